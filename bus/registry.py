@@ -1,0 +1,86 @@
+"""From a URL's scheme to the adapter that serves it. Adapters are imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import NamedTuple
+
+from bus.contract import Bus
+from bus.errors import BusURLError, MissingExtraError
+from bus.url import BusURL, nearest, parse_url
+
+__all__ = ["Adapter", "Clock", "adapters", "connect", "load"]
+
+#: Seconds since the epoch. Leases and delays are computed with it, so that tests can move time.
+Clock = Callable[[], float]
+
+#: Entry-point group in which a third party registers ``scheme = "module:BusClass"``.
+ENTRY_POINTS = "taskbus.bus"
+
+
+class Adapter(NamedTuple):
+    """Where an adapter lives. ``extra`` is the extra of taskbus that installs its client library."""
+
+    scheme: str
+    module: str
+    name: str
+    extra: str | None = None
+
+
+_BUILT_IN = (
+    Adapter("file", "bus.file", "FileBus"),
+    Adapter("lines", "bus.lines", "LinesBus"),
+    Adapter("memory", "bus.memory", "MemoryBus"),
+    Adapter("null", "bus.null", "NullBus"),
+    Adapter("sqlite", "bus.sql", "SqliteBus"),
+    Adapter("stdio", "bus.lines", "LinesBus"),
+)
+
+
+def adapters() -> dict[str, Adapter]:
+    """Every known adapter by scheme: the built-in ones, then those of installed third parties."""
+    known = {adapter.scheme: adapter for adapter in _BUILT_IN}
+    for point in entry_points(group=ENTRY_POINTS):
+        module, _, name = point.value.partition(":")
+        known.setdefault(point.name, Adapter(point.name, module, name))
+    return known
+
+
+def load(adapter: Adapter) -> type[Bus]:
+    """Import an adapter's class.
+
+    Raises:
+        MissingExtraError: if its client library is not installed.
+        BusURLError: if a third party's entry point does not lead to a Bus.
+    """
+    try:
+        found = getattr(importlib.import_module(adapter.module), adapter.name, None)
+    except ImportError as error:
+        if adapter.extra is None:
+            raise BusURLError(f"the adapter for {adapter.scheme}: cannot be imported: {error}") from error
+        raise MissingExtraError(
+            f"the {adapter.scheme} bus needs {error.name or 'its client library'}: "
+            f"pip install 'taskbus[{adapter.extra}]'",
+            extra=adapter.extra,
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Bus)):
+        raise BusURLError(f"{adapter.module}:{adapter.name}, registered for {adapter.scheme}:, is not a bus.Bus")
+    return found
+
+
+def connect(url: str | BusURL, *, clock: Clock = time.time) -> Bus:
+    """The bus behind ``url``, not yet opened: use ``async with connect(url) as bus``.
+
+    Raises:
+        BusURLError: unknown scheme, unknown or unreadable option, bad path.
+        MissingExtraError: naming the extra to install.
+    """
+    parsed = parse_url(url) if isinstance(url, str) else url
+    known = adapters()
+    if parsed.scheme not in known:
+        raise BusURLError(f"no bus has the scheme {parsed.scheme!r}{nearest(parsed.scheme, list(known))}")
+    cls: Callable[..., Bus] = load(known[parsed.scheme])
+    return cls(parsed, clock=clock)

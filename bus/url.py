@@ -1,0 +1,145 @@
+"""Bus URLs: ``scheme:path?option=value`` or ``scheme://user:password@host:port,host2/path?option=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_type_hints
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from bus.errors import BusURLError
+from bus.secret import Secret
+from bus.units import parse_duration, parse_size
+
+__all__ = ["BusURL", "nearest", "option", "parse_options", "parse_url"]
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
+#: Options whose value is masked wherever a URL is shown.
+_SECRET = re.compile(r"(?i)(password|passwd|secret|token|apikey|api_key|seed|credential)")
+Options = TypeVar("Options")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BusURL:
+    """A parsed bus URL. ``str`` and ``repr`` mask the password and secret options."""
+
+    scheme: str
+    path: str = ""
+    hosts: tuple[str, ...] = ()
+    user: str | None = None
+    password: Secret | None = None
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        text = f"{self.scheme}:"
+        if self.hosts or self.user is not None:
+            login = "" if self.user is None else self.user + ("" if self.password is None else ":***") + "@"
+            text += f"//{login}{','.join(self.hosts)}"
+        text += self.path
+        if self.options:
+            shown = (f"{k}=***" if _SECRET.search(k) else f"{k}={v}" for k, v in self.options.items())
+            text += "?" + "&".join(shown)
+        return text
+
+    __repr__ = __str__
+
+
+def parse_url(text: str) -> BusURL:
+    """Read a bus URL.
+
+    Raises:
+        BusURLError: if it has no scheme, a bad port or a repeated option. The text shows no secret.
+    """
+    match = _SCHEME.match(text)
+    if not match:
+        raise BusURLError(
+            f"{_mask(text)!r} is not a bus URL: it needs a scheme, as in sqlite:work.db, file:./tasks or memory:"
+        )
+    scheme = match[1]
+    rest = text[match.end() :]
+    main, _, query = rest.partition("?")
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key in options:
+            raise BusURLError(f"{scheme}: option {key!r} is given twice")
+        options[key] = value
+    if not main.startswith("//"):
+        return BusURL(scheme, unquote(main), options=options)
+    if main.startswith("///"):
+        return BusURL(scheme, unquote(main[2:]), options=options)
+    netloc, _, path = main[2:].partition("/")
+    login, at, hosts = netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    for host in hosts.split(","):
+        try:
+            _ = urlsplit(f"//{host}").port
+        except ValueError:
+            raise BusURLError(f"{scheme}: {host!r} is not host:port") from None
+    return BusURL(
+        scheme,
+        "/" + unquote(path) if path else "",
+        tuple(host for host in hosts.split(",") if host),
+        unquote(user) if at else None,
+        Secret(unquote(password)) if colon else None,
+        options,
+    )
+
+
+def _mask(text: str) -> str:
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", text)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """``; did you mean 'x'?`` for the closest known word, else the list of known words, for error texts."""
+    close = difflib.get_close_matches(word, known, 1, 0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else "; there are none"
+
+
+def option(read: Callable[[str], Any], default: Any, help: str) -> Any:
+    """A field of an adapter's options dataclass: how its text is read, its default and a line of help."""
+    return dataclasses.field(default=default, metadata={"read": read, "help": help})
+
+
+def parse_options(url: BusURL, into: type[Options]) -> Options:
+    """Build the options dataclass ``into`` from the URL's query.
+
+    A field made with :func:`option` reads its text by its own reader; a plain ``str``, ``int``, ``float`` or ``bool``
+    field by its type.
+
+    Raises:
+        BusURLError: naming the unknown option (and the nearest known one) or the value that cannot be read.
+    """
+    hints = get_type_hints(into)
+    known = {f.name: f for f in dataclasses.fields(into)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, text in url.options.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise BusURLError(f"the {url.scheme} bus has no option {key!r}{nearest(name, list(known))}")
+        read = known[name].metadata.get("read") or _by_type(hints[name])
+        try:
+            values[name] = read(text)
+        except ValueError as error:
+            shown = "***" if _SECRET.search(key) else repr(text)
+            raise BusURLError(f"{url.scheme}: option {key}={shown}: {error}") from None
+    return into(**values)
+
+
+def _by_type(hint: Any) -> Callable[[str], Any]:
+    if hint is bool:
+        return _read_bool
+    if hint in (int, float):
+        return hint  # type: ignore[no-any-return]
+    return str
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() in ("", "1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("write true or false")
