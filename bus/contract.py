@@ -185,9 +185,7 @@ class Consumer(_Closing, ABC):
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Start the lease of these anew, from now. Returns those whose lease was already lost."""
 
-    async def finish(
-        self, deliveries: Sequence[Delivery], messages: Sequence[Message], producer: Producer
-    ) -> None:
+    async def finish(self, deliveries: Sequence[Delivery], messages: Sequence[Message], producer: Producer) -> None:
         """Publish ``messages`` and, only when they are confirmed, acknowledge ``deliveries``.
 
         A bus with ``atomic_finish`` does both or neither; a delivery whose lease was lost is then not acknowledged and
