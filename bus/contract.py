@@ -214,7 +214,7 @@ class Bus(_Closing, ABC):
     def __init__(self, url: BusURL) -> None:
         self.url = url
 
-    async def open(self) -> None:  # noqa: B027  (a bus without a connection has nothing to do here)
+    async def open(self) -> None:
         """Connect. Raises UnreachableError, UnauthorisedError or BusURLError. Idempotent."""
 
     @abstractmethod

@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from bus.errors import BusURLError
 from bus.secret import Secret
-from bus.units import parse_duration, parse_size
 
 __all__ = ["BusURL", "nearest", "option", "parse_options", "parse_url"]
 
