@@ -1,0 +1,173 @@
+"""Tasks to bytes and back. Reading is liberal in form and strict where it protects.
+
+The Go toolkit writes ``info`` for ``task``, ``ended`` for ``completed`` and ``meta`` as a query string. A task read in
+that dialect is written in it again, so that both toolkits can share a bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+
+from task.errors import DecodeError
+from task.outcome import Result
+from task.task import Dialect, Task
+from task.times import parse_time
+
+__all__ = ["DEFAULT_MAX_SIZE", "decode", "encode", "encode_done"]
+
+#: Bytes of the largest task read by default: what NSQ, NATS and Kafka carry unless told otherwise.
+DEFAULT_MAX_SIZE = 1024 * 1024
+
+_RESULTS = frozenset(str(result) for result in Result)
+_TEXTS = ("task", "job", "id", "msg")
+_TIMES = ("created", "started", "completed")
+_FROM_GO = {"info": "task", "ended": "completed"}
+_TO_GO = {ours: theirs for theirs, ours in _FROM_GO.items()}
+#: How much of a wrong value is shown in an error.
+_SHOWN = 60
+
+
+def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
+    """Read one task.
+
+    Of a key given twice the last one counts, as JSON readers commonly do. An empty time counts as none.
+
+    Raises:
+        DecodeError: saying what is wrong; nothing else, whatever the bytes.
+    """
+    if len(body) > max_size:
+        raise DecodeError("too-large", f"{len(body)} bytes are more than the limit of {max_size} (max_task_size)")
+    try:
+        data: Any = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError("not-json", f"not JSON: {error}") from None
+    if type(data) is not dict:
+        raise DecodeError("not-object", f"a task is a JSON object, not {_kind(data)}")
+    dialect = Dialect.TASKBUS
+    if "task" not in data:
+        if "info" in data:
+            dialect = Dialect.GO
+            data = {_FROM_GO.get(key, key): value for key, value in data.items()}
+        else:
+            data["task"] = ""
+    elif "ended" in data and "completed" not in data:
+        data["completed"] = data.pop("ended")
+    _check(data)
+    return Task._of(data, dialect)
+
+
+def _check(data: dict[str, Any]) -> None:
+    kind = data.get("type")
+    if type(kind) is not str or not kind:
+        raise DecodeError("no-type", f"a task needs a type: {_show(kind)} is none" if kind else "the task has no type")
+    if type(data["task"]) is not str:
+        raise DecodeError("bad-field", f"the task's value must be a text, not {_kind(data['task'])}")
+    if len(data) <= 2:
+        return
+    for key in _TEXTS:
+        value = data.get(key)
+        if type(value) is not str and key in data:
+            if value is None:
+                del data[key]
+            else:
+                raise DecodeError("bad-field", f"{key!r} must be a text, not {_kind(value)}")
+    for key in _TIMES:
+        value = data.get(key)
+        if value:
+            try:
+                parse_time(value)
+            except (ValueError, TypeError):
+                raise DecodeError("bad-time", f"{key!r} is not an RFC 3339 time: {_show(value)}") from None
+        elif key in data:
+            del data[key]
+    if "meta" in data:
+        data["meta"] = _read_meta(data["meta"])
+    if data.get("result"):
+        if data["result"] not in _RESULTS:
+            raise DecodeError("bad-field", f"'result' must be one of {', '.join(sorted(_RESULTS))}")
+    elif "result" in data:
+        del data["result"]
+
+
+def _read_meta(meta: object) -> dict[str, str]:
+    if meta is None:
+        return {}
+    if isinstance(meta, str):
+        return _read_query(meta)
+    if not isinstance(meta, dict):
+        raise DecodeError("bad-field", f"'meta' must be an object of texts, not {_kind(meta)}")
+    for key, value in meta.items():
+        if type(value) is not str:
+            if isinstance(value, (dict, list)):
+                raise DecodeError("bad-field", f"meta {_show(key)} must be a text, not {_kind(value)}")
+            meta[key] = orjson.dumps(value).decode()
+    return meta
+
+
+def _read_query(text: str) -> dict[str, str]:
+    """A query-string meta. A key given several times keeps all its values, joined by commas."""
+    meta: dict[str, str] = {}
+    try:
+        for key, value in parse_qsl(text, keep_blank_values=True):
+            meta[key] = f"{meta[key]},{value}" if key in meta else value
+    except ValueError as error:
+        raise DecodeError("bad-field", f"'meta' is not a query string: {error}") from None
+    return meta
+
+
+def encode(task: Task) -> bytes:
+    """The task as one line of JSON, without a newline, in its own dialect."""
+    data = task._data
+    return orjson.dumps(data if task._dialect is Dialect.TASKBUS else _to_go(data))
+
+
+def encode_done(
+    task: Task, result: str, msg: str, started: str, completed: str, meta: Mapping[str, str] | None = None
+) -> bytes:
+    """The done task, as :func:`encode` would write it: ``task`` with how it went. Times are RFC 3339 texts."""
+    data = task._data.copy()
+    if meta:
+        data["meta"] = {**data.get("meta", {}), **{str(key): str(value) for key, value in meta.items()}}
+    data["result"] = result
+    data["msg"] = msg
+    data["started"] = started
+    data["completed"] = completed
+    if task._dialect is Dialect.GO:
+        data = _to_go(data)
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_without_surrogates(data))
+
+
+def _without_surrogates(data: dict[str, Any]) -> dict[str, Any]:
+    """What a worker says may hold lone surrogates (undecodable file names do); a done task must be written anyway."""
+    clean = {key: _replace_surrogates(value) for key, value in data.items()}
+    if isinstance(data.get("meta"), dict):
+        clean["meta"] = {_replace_surrogates(k): _replace_surrogates(v) for k, v in data["meta"].items()}
+    return clean
+
+
+def _replace_surrogates(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _to_go(data: dict[str, Any]) -> dict[str, Any]:
+    out = {_TO_GO.get(key, key): value for key, value in data.items()}
+    if "meta" in out:
+        out["meta"] = urlencode(out["meta"], errors="replace")
+    return out
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

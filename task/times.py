@@ -1,0 +1,53 @@
+"""Times as they stand in a task: RFC 3339, UTC, milliseconds."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+__all__ = ["format_time", "now_text", "parse_time"]
+
+
+def parse_time(text: str) -> datetime:
+    """Read an ISO 8601 / RFC 3339 time; one without a zone is UTC.
+
+    Raises:
+        ValueError: if it is not a time.
+    """
+    moment = datetime.fromisoformat(text)
+    zone = moment.tzinfo
+    if zone is None:
+        return moment.replace(tzinfo=UTC)
+    if zone is UTC:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from None
+
+
+def format_time(moment: datetime) -> str:
+    """``2017-10-28T15:42:07.800Z``. A naive time is taken as UTC."""
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class _Now:
+    """The current time as text, formatted once per millisecond: a fast worker stamps dozens of tasks in one."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self) -> None:
+        #: One tuple, so that a reader in another thread never sees the text of one millisecond with another's key.
+        self._text = (-1, "")
+
+    def __call__(self) -> str:
+        millis = int(time.time() * 1000)
+        known, text = self._text
+        if millis != known:
+            text = format_time(datetime.fromtimestamp(millis / 1000, UTC))
+            self._text = (millis, text)
+        return text
+
+
+now_text = _Now()
