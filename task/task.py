@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -155,7 +156,7 @@ class Task:
         """How it was, and will be, written on the wire."""
         return self._dialect
 
-    def params(self, into: type[Params]) -> Params:
+    def params(self, into: builtins.type[Params]) -> Params:
         """The value read into the dataclass ``into``: origin, path, query. See :mod:`task.params`.
 
         Raises:
