@@ -70,6 +70,8 @@ class Capabilities:
     peek: bool = False
     #: ``Bus.topics`` works.
     topics: bool = False
+    #: Bodies must be one line of text: not blank, no newline inside, no carriage return at the end. JSON always is.
+    text_lines: bool = False
     #: Largest body; ``None`` = bounded only by ``max_size`` of the connection, if at all.
     max_size: int | None = None
 
