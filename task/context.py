@@ -29,14 +29,15 @@ class CancelReason(StrEnum):
 class Context:
     """Given to ``do_task``. Its methods may be called from any thread."""
 
-    __slots__ = ("_deadline", "_event", "_log", "_meta", "_progress", "_reason", "attempt", "task")
+    __slots__ = ("_deadline", "_event", "_limit", "_log", "_meta", "_progress", "_reason", "attempt", "task")
 
-    def __init__(self, task: Task, attempt: int = 1, deadline: float | None = None) -> None:
+    def __init__(self, task: Task, attempt: int = 1, limit: float | None = None) -> None:
         #: The task being done.
         self.task = task
         #: 1 at the first attempt; redeliveries after a crash count too.
         self.attempt = attempt
-        self._deadline = deadline
+        self._limit = limit
+        self._deadline: float | None = None
         self._reason: CancelReason | None = None
         self._event: threading.Event | None = None
         self._meta: dict[str, str] | None = None
@@ -56,7 +57,7 @@ class Context:
     @property
     def remaining(self) -> float | None:
         """Seconds until the time limit cancels this task; None without a limit. Never negative."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return self._limit if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     @property
     def meta(self) -> dict[str, str]:
@@ -95,6 +96,11 @@ class Context:
     def progress(self, fraction: float, text: str = "") -> None:
         """Say how far the task is, 0 to 1. Shown by the status page."""
         self._progress = (min(1.0, max(0.0, fraction)), text)
+
+    def _begin(self, now: float) -> None:
+        """The time limit counts from ``now`` (monotonic). For the launcher."""
+        if self._limit is not None:
+            self._deadline = now + self._limit
 
     def _cancel(self, reason: CancelReason) -> None:
         """Tell the task to stop. The first reason stands. For the launcher."""

@@ -194,6 +194,10 @@ class Task:
             raise ValueError("a task needs a type")
         return self._of(data, self._dialect)
 
+    def in_dialect(self, dialect: Dialect) -> Self:
+        """The same task, written in ``dialect`` from now on."""
+        return self._of(self._data, dialect)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and other._data == self._data
 

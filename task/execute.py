@@ -1,0 +1,121 @@
+"""Running user code for one task, and reading what came of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from time import monotonic
+from types import FrameType
+
+from bus.units import format_duration
+from task.assignment import Assignment
+from task.context import CancelReason
+from task.errors import Interrupted, ParamsError, Reject, RetryLater
+from task.outcome import Outcome, Result, error, reject, retry_later
+from task.times import now_text
+from task.worker import Launch
+
+__all__ = ["begin", "conclude", "execute", "fail", "where"]
+
+_log = logging.getLogger("taskbus.worker")
+#: Longest message of an exception that is put into a done task.
+_LONGEST = 2000
+
+
+def execute(launch: Launch, assignment: Assignment) -> None:
+    """Run a synchronous worker on the calling thread. Raises nothing, whatever the worker does."""
+    begin(assignment)
+    try:
+        outcome = launch(assignment.task).do_task(assignment.context)
+    except BaseException as problem:  # user code may raise anything, SystemExit included; none may end this thread
+        fail(assignment, problem)
+    else:
+        conclude(assignment, outcome)
+
+
+def begin(assignment: Assignment) -> None:
+    """Note that the attempt starts now."""
+    assignment.began = now = monotonic()
+    assignment.started = now_text()
+    assignment.context._begin(now)
+
+
+def conclude(assignment: Assignment, outcome: object) -> None:
+    """Note what the worker returned."""
+    if type(outcome) is not Outcome:
+        if hasattr(outcome, "close"):
+            outcome.close()  # a coroutine nobody will await would warn when it is collected
+        outcome = error(
+            f"the worker returned {_name(outcome)}, not an outcome such as complete(), error() or retry_later()"
+        )
+    meta = assignment.context._meta
+    if meta:
+        outcome = _with_meta(outcome, meta)
+    if (
+        assignment.context.cancel_reason is CancelReason.SHUTDOWN
+        and outcome.result is Result.ERROR
+        and not outcome.rejected
+    ):
+        assignment.reason = "interrupted by shutdown"
+        assignment.outcome = None
+    else:
+        assignment.outcome = outcome
+    assignment.ended = monotonic()
+    assignment.completed = now_text()
+
+
+def fail(assignment: Assignment, problem: BaseException) -> None:
+    """Note that the worker raised ``problem``."""
+    if isinstance(problem, RetryLater):
+        outcome = retry_later(problem.delay, problem.msg)
+    elif isinstance(problem, (Reject, ParamsError)):
+        outcome = reject(_text(problem))
+    elif isinstance(problem, Interrupted) and assignment.context.cancel_reason is CancelReason.TIMEOUT:
+        outcome = timed_out(assignment)
+    else:
+        outcome = error(f"{_name(problem)}: {_text(problem)}".removesuffix(": "))
+        if not isinstance(problem, Interrupted):
+            _log.error(
+                "the worker raised %s", _name(problem), exc_info=problem, extra=_fields(assignment, where(problem))
+            )
+    conclude(assignment, outcome)
+
+
+def timed_out(assignment: Assignment) -> Outcome:
+    """The outcome of a task that ran into its time limit."""
+    return error(f"timed out after {format_duration(round(monotonic() - assignment.began, 3))}")
+
+
+def where(problem: BaseException) -> str:
+    """``file.py:12`` of the line that raised ``problem``; empty if it has no traceback."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def stuck_at(thread_id: int | None) -> str:
+    """``file.py:12`` of the line a thread is executing right now, for telling where a worker hangs."""
+    frame: FrameType | None = sys._current_frames().get(thread_id) if thread_id is not None else None
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+
+
+def _with_meta(outcome: Outcome, meta: dict[str, str]) -> Outcome:
+    merged = {**meta, **(outcome.meta or {})}
+    return Outcome(outcome.result, outcome.msg, merged, outcome.retry_in, outcome.rejected)
+
+
+def _fields(assignment: Assignment, place: str) -> dict[str, object]:
+    task = assignment.task
+    return {"task_type": task.type, "task_id": task.id, "attempt": assignment.delivery.attempt, "at": place}
+
+
+def _name(value: object) -> str:
+    return type(value).__name__ if value is not None else "None"
+
+
+def _text(problem: BaseException) -> str:
+    try:
+        text = str(problem)
+    except Exception:  # an exception class of the user may fail to print itself
+        text = "(its text cannot be shown)"
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

@@ -1,0 +1,348 @@
+"""The receiver takes tasks from the bus, hands them to the launcher and posts what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+
+from bus import BusError, Capabilities, Consumer, Delivery, Depth, Producer
+from task.admission import Admission
+from task.assignment import Assignment
+from task.context import CancelReason
+from task.errors import WorkerError
+from task.launcher import Launcher
+from task.options import WorkerOptions
+from task.settler import Settler
+from task.stats import Stats
+from task.verdict import Judge, Verdict
+from task.window import Window
+
+__all__ = ["Receiver"]
+
+_log = logging.getLogger("taskbus.worker")
+#: Seconds between looks at leases, time limits and stalls while anything is held.
+_TICK = 0.1
+#: Seconds results of tiny tasks may wait for more, to be settled in one batch.
+_LINGER = 0.002
+#: Seconds after which a running task counts as long, and what waits behind it is handed back.
+_PATIENCE = 0.1
+#: Seconds between looks at whether the topic is empty, with ``--drain``.
+_DRAIN_TICK = 0.1
+#: Seconds cancelled tasks get to come to an end before they are given up.
+_GRACE = 2.0
+#: Threads left behind by tasks that would not end, after which the application stops rather than pile up more.
+_MOST_ABANDONED = 8
+
+
+class Receiver:
+    """One consumer, one producer, one launcher. ``run`` returns when the input has ended or ``stop`` was called."""
+
+    def __init__(
+        self,
+        kind: str,
+        options: WorkerOptions,
+        judge: Judge,
+        launcher: Launcher,
+        stats: Stats,
+        consumer: Consumer,
+        producer: Producer,
+        capabilities: Capabilities,
+        *,
+        atomic: bool = False,
+        depth: Callable[[], Awaitable[Depth]] | None = None,
+    ) -> None:
+        self._options = options
+        self._judge = judge
+        self._launcher = launcher
+        self._stats = stats
+        self._consumer = consumer
+        self._depth = depth
+        self._shared = capabilities.shared
+        self._admission = Admission(kind, options, judge)
+        self._settler = Settler(consumer, producer, stats, atomic=atomic, lost=self._lost)
+        self._window = Window(options.max_in_progress, fixed=options.prefetch, shared=capabilities.shared)
+        #: Everything received and not yet settled, with its assignment if it became one.
+        self._held: dict[Delivery, Assignment | None] = {}
+        self._refused: list[Verdict] = []
+        self._begun = 0
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._busy = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self.receiving = False
+
+    @property
+    def trouble(self) -> str:
+        """What keeps results from being delivered; empty if nothing does."""
+        return self._settler.trouble
+
+    @property
+    def held(self) -> int:
+        """Deliveries received and not yet settled."""
+        return len(self._held)
+
+    def stop(self) -> None:
+        """Receive no more, let running tasks end within the kill time, hand back the rest. A second call hastens."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Do the work.
+
+        Raises:
+            BusError: if results can no longer be delivered anywhere (a closed pipe).
+            WorkerError: if too many tasks would not end and the process should be replaced.
+        """
+        self._launcher.start()
+        loops = [asyncio.create_task(loop()) for loop in (self._settle_loop, self._keep_loop)]
+        receive = asyncio.create_task(self._receive_loop())
+        stop = asyncio.create_task(self._stop.wait())
+        self.receiving = True
+        try:
+            await asyncio.wait([receive, stop, *loops], return_when=asyncio.FIRST_COMPLETED)
+            if receive.done() and not receive.exception():
+                self.receiving = False
+                await self._first(self._idle.wait(), stop, *loops)
+            if stop.done():
+                self.receiving = False
+                await self._shut_down(receive, loops)
+            for task in (receive, *loops):
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+        finally:
+            self.receiving = False
+            await _end(receive, stop, *loops)
+            self._launcher.stop()
+
+    async def _first(self, waiting: Awaitable[object], *tasks: asyncio.Task[object] | asyncio.Task[None]) -> None:
+        """Wait for ``waiting`` or any of ``tasks``."""
+        mine = asyncio.ensure_future(waiting)
+        await asyncio.wait([mine, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        await _end(mine)
+
+    async def _receive_loop(self) -> None:
+        consumer, drain = self._consumer, self._options.drain
+        while True:
+            limit = self._free()
+            if limit == 0:
+                return
+            if limit < 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            deliveries = await consumer.receive(limit, _DRAIN_TICK if drain else None)
+            if deliveries:
+                await self._admit(deliveries)
+            elif consumer.ended or (drain and await self._drained()):
+                return
+
+    def _free(self) -> int:
+        """How many to ask for; -1 to wait for room, 0 to ask never again."""
+        window, held = self._window, len(self._held)
+        free = window.size - held
+        lifetime = self._options.lifetime
+        if lifetime is not None:
+            if self._begun >= lifetime:
+                # What was begun may yet be handed back unbegun, and then others are begun in its place.
+                return -1 if held else 0
+            free = min(free, lifetime - self._begun)
+        elif window.wide and held and free * 2 < window.size:
+            # Refilled by halves: asking again for every single task would cost more than doing it.
+            return -1
+        return free if free > 0 else -1
+
+    async def _drained(self) -> bool:
+        if self._held or self._depth is None:
+            return False
+        try:
+            return (await self._depth()).total == 0
+        except BusError as error:
+            _log.warning("cannot tell whether the topic is empty: %s", error, extra={"event": "depth-failed"})
+            return False
+
+    async def _admit(self, deliveries: Sequence[Delivery]) -> None:
+        self._stats.received += len(deliveries)
+        self._stats.last_received = monotonic()
+        held, admit = self._held, self._admission.admit
+        assignments: list[Assignment] = []
+        for delivery in deliveries:
+            admitted = admit(delivery)
+            if isinstance(admitted, Assignment):
+                held[delivery] = admitted
+                assignments.append(admitted)
+            else:
+                held[delivery] = None
+                self._refused.append(admitted)
+        self._idle.clear()
+        self._busy.set()
+        if self._options.ack == "on-receipt":
+            await self._consumer.ack([assignment.delivery for assignment in assignments])
+        self._begun += len(assignments)
+        self._launcher.submit(assignments)
+        if self._refused:
+            self._launcher.wake()
+
+    async def _settle_loop(self) -> None:
+        launcher = self._launcher
+        while True:
+            await launcher.wait()
+            if self._window.wide and launcher.waiting():
+                await asyncio.sleep(_LINGER)
+            ended = launcher.collect()
+            verdicts, self._refused = self._refused, []
+            if ended:
+                seconds = sum(assignment.ended - assignment.began for assignment in ended)
+                self._stats.seconds += seconds
+                self._stats.runs += len(ended)
+                self._window.observe(seconds, len(ended))
+                verdicts += map(self._judge.ended, ended)
+            if verdicts:
+                await self._settler.settle(verdicts)
+                self._settled(verdicts)
+
+    def _settled(self, verdicts: Sequence[Verdict]) -> None:
+        held, results = self._held, self._stats.results
+        for verdict in verdicts:
+            if verdict.delivery not in held:
+                continue  # its lease was lost while it was being settled
+            del held[verdict.delivery]
+            results[verdict.result] += 1
+            if verdict.result in _NOTABLE:
+                _report(verdict)
+        self._room.set()
+        if not held:
+            self._busy.clear()
+            self._idle.set()
+
+    async def _keep_loop(self) -> None:
+        lease = self._consumer.lease
+        due = monotonic() + lease / 3 if lease else float("inf")
+        while True:
+            if not self._held:
+                await self._busy.wait()
+                due = monotonic() + lease / 3 if lease else float("inf")
+            await asyncio.sleep(_TICK if lease is None else min(_TICK, lease / 6))
+            if monotonic() >= due and lease:
+                due = monotonic() + lease / 3
+                await self._extend()
+            self._launcher.enforce_limits()
+            self._hand_back_behind_long_ones()
+            if self._launcher.abandoned() >= _MOST_ABANDONED:
+                raise WorkerError(
+                    f"{_MOST_ABANDONED} tasks ran past their hard time limit and their threads cannot be ended; "
+                    "stopping so that a fresh process takes over (use --isolation process for such workers)"
+                )
+
+    async def _extend(self) -> None:
+        if self._options.ack == "on-receipt":
+            return
+        try:
+            lost = await self._consumer.extend(list(self._held))
+        except BusError as error:
+            _log.warning("cannot extend leases: %s", error, extra={"event": "extend-failed"})
+            return
+        if lost:
+            self._lost(lost)
+
+    def _lost(self, deliveries: Sequence[Delivery]) -> None:
+        """Somebody else has these now: whatever comes of them here must not count."""
+        for delivery in deliveries:
+            assignment = self._held.pop(delivery, None)
+            self._stats.lease_lost += 1
+            if assignment is not None:
+                assignment.dropped = True
+                self._launcher.cancel(assignment, CancelReason.LEASE_LOST)
+                _log.warning(
+                    "lost the lease of a task; another instance does it",
+                    extra={"event": "lease-lost", "task_type": assignment.task.type, "task_id": assignment.task.id},
+                )
+        self._room.set()
+        if not self._held:
+            self._busy.clear()
+            self._idle.set()
+
+    def _hand_back_behind_long_ones(self) -> None:
+        """What waits behind a task that turned out long belongs to whoever is idle."""
+        if not self._shared or self._options.prefetch is not None or not self._launcher.waiting():
+            return
+        now = monotonic()
+        running = self._launcher.running()
+        if running and all(now - assignment.began > _PATIENCE for assignment in running):
+            self._window.collapse()
+            self._hand_back(self._launcher.take_back())
+
+    def _hand_back(self, assignments: Sequence[Assignment]) -> None:
+        for assignment in assignments:
+            if not assignment.dropped:
+                self._begun -= 1
+                self._refused.append(self._judge.released(assignment.delivery))
+        self._launcher.wake()
+
+    async def _shut_down(self, receive: asyncio.Task[None], loops: Sequence[asyncio.Task[None]]) -> None:
+        launcher = self._launcher
+        await _end(receive)
+        self._hand_back(launcher.take_back())
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            async with asyncio.timeout(self._options.kill_time):
+                await self._first(self._idle.wait(), hurry, *loops)
+        except TimeoutError:
+            pass
+        finally:
+            await _end(hurry)
+        if not self._held or any(loop.done() for loop in loops):
+            return
+        for assignment in launcher.running():
+            self._stats.interrupted += 1
+            launcher.cancel(assignment, CancelReason.SHUTDOWN)
+        if await self._settled_within(_GRACE, loops):
+            return
+        for assignment in launcher.running():
+            if launcher.give_up(assignment):
+                assignment.dropped = True
+                self._refused.append(self._judge.released(assignment.delivery))
+        launcher.wake()
+        await self._settled_within(_GRACE, loops)
+
+    async def _settled_within(self, seconds: float, loops: Sequence[asyncio.Task[None]]) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._first(self._idle.wait(), *loops)
+        return not self._held
+
+
+#: Results a line is logged for; the others are counted.
+_NOTABLE = frozenset(("error", "alert", "dead", "retried"))
+
+
+def _report(verdict: Verdict) -> None:
+    assignment, task = verdict.assignment, verdict.task
+    if assignment is not None:
+        task = assignment.task
+    outcome = assignment.outcome if assignment is not None else None
+    _log.log(
+        logging.INFO if verdict.result in ("retried", "error") else logging.WARNING,
+        "a task ended: %s" if verdict.result != "retried" else "a task will be tried again: %s",
+        verdict.result,
+        extra={
+            "event": f"task-{verdict.result}",
+            "task_type": task.type if task else None,
+            "task_id": task.id if task else None,
+            "message_id": verdict.delivery.id,
+            "attempt": verdict.delivery.attempt,
+            "reason": (outcome.msg if outcome is not None else verdict.reason) or None,
+        },
+    )
+
+
+async def _end(*tasks: asyncio.Future[object] | asyncio.Task[object] | asyncio.Task[None]) -> None:
+    """Cancel these and wait until they have ended; what they raised is looked at elsewhere."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

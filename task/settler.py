@@ -1,0 +1,168 @@
+"""Settling: publish what a verdict says, wait for the confirmation, and only then acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import orjson
+
+from bus import (
+    BusError,
+    ClosedError,
+    Consumer,
+    Delivery,
+    LeaseLostError,
+    Message,
+    OutputClosedError,
+    Producer,
+    TooLargeError,
+    UnsupportedError,
+)
+from task.dead import split_dead_letter
+from task.stats import Stats
+from task.verdict import Action, Verdict
+
+__all__ = ["Settler"]
+
+_log = logging.getLogger("taskbus.worker")
+#: Seconds before the first and the longest before any further try at a bus that refuses.
+_FIRST, _LONGEST = 0.05, 5.0
+#: Characters of a message that is cut because the done task does not fit into the bus's size limit.
+_CUT = 500
+
+
+class Settler:
+    """Carries out verdicts, for as long as it takes: a result that was obtained is not given up while we run.
+
+    ``atomic`` says whether ``finish`` of this consumer and producer is; ``lost`` is told of deliveries whose lease had
+    gone to somebody else.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        producer: Producer,
+        stats: Stats,
+        *,
+        atomic: bool,
+        lost: Callable[[Sequence[Delivery]], None],
+    ) -> None:
+        self._consumer = consumer
+        self._atomic = atomic
+        self._producer = producer
+        self._stats = stats
+        self._lost = lost
+        #: What is wrong with the bus right now, for the health page; empty if nothing.
+        self.trouble = ""
+
+    async def settle(self, verdicts: Sequence[Verdict]) -> None:
+        """Settle these. Returns when every one is settled or lost.
+
+        Raises:
+            OutputClosedError, ClosedError: nothing can be delivered any more.
+        TooLargeError: not even a shortened result fits into the bus's limit.
+        """
+        finish = [verdict for verdict in verdicts if verdict.action is Action.FINISH]
+        if finish:
+            await self._finish(finish)
+        if len(finish) != len(verdicts):
+            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not Action.FINISH]
+            await asyncio.gather(*others)
+
+    async def _finish(self, verdicts: list[Verdict]) -> None:
+        async def attempt() -> None:
+            await self._consumer.finish(
+                [verdict.delivery for verdict in verdicts],
+                [message for verdict in verdicts for message in verdict.messages],
+                self._producer,
+            )
+
+        try:
+            await self._persist(attempt)
+        except LeaseLostError as error:
+            gone = set(map(id, error.deliveries))
+            self._lost(error.deliveries)
+            rest = [verdict for verdict in verdicts if id(verdict.delivery) not in gone]
+            # With an atomic finish nothing of the call was done. Without one the rest is settled already.
+            if rest and self._atomic:
+                await self._finish(rest)
+        except TooLargeError as error:
+            if len(verdicts) > 1:
+                for verdict in verdicts:
+                    await self._finish([verdict])
+            else:
+                await self._finish([self._fitted(verdicts[0], error)])
+
+    def _fitted(self, verdict: Verdict, error: TooLargeError) -> Verdict:
+        """The same verdict in messages that fit: a done task with its text cut, a dead letter in parts."""
+        messages: list[Message] = []
+        for message in verdict.messages:
+            if len(message.body) <= error.limit:
+                messages.append(message)
+                continue
+            data = orjson.loads(message.body)
+            if "dead" in data:
+                pieces = split_dead_letter(
+                    verdict.delivery,
+                    topic=data["topic"],
+                    group=data.get("group"),
+                    reason=data["reason"],
+                    code=data["code"],
+                    task=verdict.task,
+                    limit=error.limit,
+                )
+                messages.extend(Message(message.topic, piece) for piece in pieces)
+                continue
+            data["msg"] = (
+                f"{data['msg'][:_CUT]}… (cut: the done task was {error.size} bytes, the limit is {error.limit})"
+            )
+            body = orjson.dumps(data)
+            if len(body) > error.limit:
+                data = {
+                    key: data[key] for key in ("type", "id", "result", "msg", "started", "completed") if key in data
+                }
+                body = orjson.dumps(data | {"task": ""})
+            messages.append(message._replace(body=body))
+        verdict.messages = tuple(messages)
+        return verdict
+
+    async def _hand_back(self, verdict: Verdict) -> None:
+        delivery = [verdict.delivery]
+
+        async def attempt() -> None:
+            try:
+                if verdict.action is Action.NACK:
+                    await self._consumer.nack(delivery, delay=verdict.delay, reason=verdict.reason)
+                else:
+                    await self._consumer.release(delivery, delay=verdict.delay)
+            except UnsupportedError:
+                await self._consumer.nack(delivery, reason=verdict.reason)
+
+        try:
+            await self._persist(attempt)
+        except LeaseLostError as error:
+            self._lost(error.deliveries)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until it works. What no repetition can mend is raised."""
+        delay = _FIRST
+        while True:
+            try:
+                await attempt()
+            except (LeaseLostError, TooLargeError, OutputClosedError, ClosedError):
+                raise
+            except BusError as error:
+                self._stats.bus_errors += 1
+                level = logging.DEBUG if self.trouble == str(error) else logging.ERROR
+                _log.log(level, "cannot deliver results, trying again: %s", error, extra={"event": "settle-failed"})
+                self.trouble = str(error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(_LONGEST, delay * 2)
+            else:
+                if self.trouble:
+                    self.trouble = ""
+                    _log.info("results are delivered again", extra={"event": "settle-recovered"})
+                return

@@ -1,0 +1,111 @@
+"""The worker process of ``--isolation process``: does the tasks its application hands it, until that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+from bus import Delivery
+from task.assignment import Assignment
+from task.codec import decode
+from task.context import CancelReason, Context
+from task.errors import Interrupted, WorkerError
+from task.execute import begin, conclude, execute, fail
+from task.load import load_launch
+from task.logs import setup_logs
+from task.slots.frames import Frames
+from task.worker import Launch, is_async
+
+__all__ = ["main"]
+
+
+def main(fd: int, target: str, level: str, style: str) -> None:
+    """Serve the application at the other end of ``fd`` with the worker that ``target`` names."""
+    # The application decides when its workers stop; a Ctrl-C typed at the terminal is for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setup_logs(level, style)
+    frames = Frames(socket.socket(fileno=fd))
+    try:
+        launch = load_launch(target)
+    except WorkerError as error:
+        frames.send({"failed": str(error)})
+        sys.exit(1)
+    _Child(frames, launch).serve()
+
+
+class _Child:
+    def __init__(self, frames: Frames, launch: Launch) -> None:
+        self._frames = frames
+        self._launch = launch
+        self._todo: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._current: Assignment | None = None
+        self._interrupt: asyncio.Task[None] | None = None
+        self._runner = asyncio.Runner() if is_async(launch) else None
+        # The main thread is left to user code, which may want it (signals, some libraries).
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def serve(self) -> None:
+        self._frames.send({"ready": True})
+        while True:
+            order = self._todo.get()
+            task = decode(order["body"].encode(), sys.maxsize)
+            context = Context(task, order["attempt"], order["remaining"])
+            assignment = Assignment(Delivery(b"", "", order["attempt"]), task, context)
+            self._current = assignment
+            if self._runner is None:
+                execute(self._launch, assignment)
+            else:
+                self._runner.run(self._execute_async(assignment))
+            self._current = None
+            self._frames.send(_report(assignment))
+
+    async def _execute_async(self, assignment: Assignment) -> None:
+        me = asyncio.current_task()
+        self._interrupt = me
+        begin(assignment)
+        try:
+            outcome: Any = self._launch(assignment.task).do_task(assignment.context)
+            if hasattr(outcome, "__await__"):
+                outcome = await outcome
+        except BaseException as problem:  # user code may raise anything; none may end this process unreported
+            while me is not None and me.cancelling():
+                me.uncancel()
+            fail(assignment, Interrupted("interrupted") if isinstance(problem, asyncio.CancelledError) else problem)
+        else:
+            conclude(assignment, outcome)
+        self._interrupt = None
+
+    def _listen(self) -> None:
+        while (frame := self._frames.receive()) is not None:
+            if "body" in frame:
+                self._todo.put(frame)
+            elif "cancel" in frame and (current := self._current) is not None:
+                current.context._cancel(CancelReason(frame["cancel"]))
+                if (task := self._interrupt) is not None and self._runner is not None:
+                    self._runner.get_loop().call_soon_threadsafe(task.cancel)
+        # The application has gone, perhaps killed: what it asked for no longer has a taker.
+        os._exit(0)
+
+
+def _report(assignment: Assignment) -> dict[str, Any]:
+    outcome = assignment.outcome
+    if outcome is None:
+        return {"unfinished": assignment.reason}
+    report: dict[str, Any] = {
+        "result": outcome.result.value,
+        "msg": _utf8(outcome.msg),
+        "meta": {_utf8(str(k)): _utf8(str(v)) for k, v in (outcome.meta or {}).items()},
+        "retry_in": outcome.retry_in,
+        "rejected": outcome.rejected,
+    }
+    return report
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

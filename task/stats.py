@@ -1,0 +1,34 @@
+"""Counters of one worker application."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+__all__ = ["Stats"]
+
+
+class Stats:
+    """What happened since the start. Written by the receiver only; reading from other threads is safe."""
+
+    def __init__(self) -> None:
+        self.since = time.time()
+        #: Deliveries received.
+        self.received = 0
+        #: How deliveries were settled: complete, error, alert, warn, dead, retried, released, ignored.
+        self.results: Counter[str] = Counter()
+        #: Seconds user code ran, and how many times.
+        self.seconds = 0.0
+        self.runs = 0
+        self.lease_lost = 0
+        #: Failed attempts to publish or settle; each was tried again.
+        self.bus_errors = 0
+        #: Running tasks that were told to stop by a shutdown.
+        self.interrupted = 0
+        self.last_received: float | None = None
+
+    @property
+    def done(self) -> int:
+        """Tasks that came to an end."""
+        results = self.results
+        return results["complete"] + results["error"] + results["alert"] + results["warn"]

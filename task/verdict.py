@@ -1,0 +1,133 @@
+"""What happens to a message once its task has come to an end: published, tried again, handed back or dead-lettered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from bus import Delivery, Message
+from task.assignment import Assignment
+from task.codec import encode_done
+from task.dead import dead_letter
+from task.errors import DecodeError
+from task.outcome import Outcome, Result
+from task.retry import Backoff
+from task.task import Task
+from task.times import now_text
+
+__all__ = ["Action", "Judge", "Verdict"]
+
+
+class Action(Enum):
+    """How a delivery is settled."""
+
+    FINISH = "finish"  #: publish the messages, then acknowledge
+    NACK = "nack"  #: deliver again after ``delay``, the attempt counts
+    RELEASE = "release"  #: hand back after ``delay``, the attempt does not count
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How one delivery is settled. ``result`` is what the done task says, or ``dead``, ``retried``, ``released``."""
+
+    delivery: Delivery
+    action: Action
+    result: str
+    messages: tuple[Message, ...] = ()
+    delay: float = 0.0
+    reason: str | None = None
+    assignment: Assignment | None = None
+    task: Task | None = None
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """The rules of one worker application.
+
+    ``done_topic`` None publishes no done tasks. ``identify`` gives done messages an id, for a bus that can thereby drop
+    a repeated publish and does not finish atomically anyway.
+    """
+
+    topic: str
+    group: str | None
+    done_topic: str | None
+    dead_topic: str
+    retries: int
+    backoff: Backoff
+    max_attempts: int
+    identify: bool = False
+
+    def ended(self, assignment: Assignment) -> Verdict:
+        """The verdict on an attempt that ran."""
+        outcome = assignment.outcome
+        delivery = assignment.delivery
+        if outcome is None:
+            return self._unfinished(assignment)
+        if outcome.retry_in is not None:
+            if delivery.attempt < self.max_attempts:
+                return Verdict(delivery, Action.NACK, "retried", (), outcome.retry_in, outcome.msg or None, assignment)
+            return self._dead_and_done(assignment, outcome, "retries-exhausted")
+        if outcome.rejected:
+            return self._dead_and_done(assignment, outcome, "rejected")
+        if outcome.result is Result.ERROR and self.retries:
+            if delivery.attempt <= self.retries:
+                delay = self.backoff.delay(delivery.attempt)
+                return Verdict(delivery, Action.NACK, "retried", (), delay, outcome.msg or None, assignment)
+            return self._dead_and_done(assignment, outcome, "retries-exhausted")
+        messages = () if self.done_topic is None else (self._done(assignment, outcome),)
+        return Verdict(delivery, Action.FINISH, outcome.result.value, messages, 0.0, None, assignment)
+
+    def undecodable(self, delivery: Delivery, problem: DecodeError) -> Verdict:
+        """The verdict on bytes that are no task."""
+        return self.dead(delivery, problem.code, str(problem), None)
+
+    def dead(self, delivery: Delivery, code: str, reason: str, task: Task | None) -> Verdict:
+        """The verdict on a message that no attempt, or no further one, is made at."""
+        letter = dead_letter(delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task)
+        message = Message(self.dead_topic, letter)
+        return Verdict(delivery, Action.FINISH, "dead", (message,), 0.0, reason, None, task, code)
+
+    def refused(self, delivery: Delivery, task: Task, reason: str) -> Verdict:
+        """The verdict on a task answered with ``error`` without running it."""
+        now = now_text()
+        body = encode_done(task, "error", reason, now, now)
+        messages = () if self.done_topic is None else (self._message(body, delivery, task),)
+        return Verdict(delivery, Action.FINISH, "error", messages, 0.0, reason, None, task)
+
+    def released(self, delivery: Delivery, delay: float = 0.0) -> Verdict:
+        """The verdict on what was not begun here."""
+        return Verdict(delivery, Action.RELEASE, "released", (), delay)
+
+    def ignored(self, delivery: Delivery) -> Verdict:
+        """The verdict on a task that is none of ours and wants no answer."""
+        return Verdict(delivery, Action.FINISH, "ignored")
+
+    def _unfinished(self, assignment: Assignment) -> Verdict:
+        delivery = assignment.delivery
+        if not assignment.crashed:
+            return Verdict(delivery, Action.RELEASE, "released", (), 0.0, assignment.reason, assignment)
+        if delivery.attempt < self.max_attempts:
+            delay = self.backoff.delay(delivery.attempt)
+            return Verdict(delivery, Action.NACK, "retried", (), delay, assignment.reason, assignment)
+        reason = f"{assignment.reason}; attempt {delivery.attempt} of at most {self.max_attempts}"
+        return self.dead(delivery, "crashed", reason, assignment.task)
+
+    def _dead_and_done(self, assignment: Assignment, outcome: Outcome, code: str) -> Verdict:
+        verdict = self.dead(assignment.delivery, code, outcome.msg, assignment.task)
+        if self.done_topic is not None:
+            verdict.messages = (*verdict.messages, self._done(assignment, outcome))
+        verdict.assignment = assignment
+        return verdict
+
+    def _done(self, assignment: Assignment, outcome: Outcome) -> Message:
+        task = assignment.task
+        body = encode_done(
+            task, outcome.result.value, outcome.msg, assignment.started, assignment.completed, outcome.meta
+        )
+        return self._message(body, assignment.delivery, task)
+
+    def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
+        # The same for a publish that is repeated, different for another attempt or for the task sent again.
+        unique = f"{task.id}:{delivery.id}:{delivery.attempt}" if self.identify else None
+        return Message(self.done_topic or "", body, None, 0.0, unique)
