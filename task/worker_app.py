@@ -1,0 +1,154 @@
+"""A worker application: the buses, the receiver and the launcher around one worker, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from bus import Bus, BusURL, Consumer, Depth, Health, adapters, connect, dead_topic, parse_url
+from task.errors import SettingsError
+from task.exits import Exit
+from task.launcher import Launcher
+from task.options import WorkerOptions
+from task.receiver import Receiver
+from task.retry import Backoff
+from task.stats import Stats
+from task.verdict import Judge
+from task.worker import Launch, worker_type
+
+__all__ = ["WorkerApp", "endpoint"]
+
+_log = logging.getLogger("taskbus.worker")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
+#: Seconds between looks at the health of the bus, for the status page.
+_HEALTH_TICK = 2.0
+
+
+def endpoint(text: str) -> BusURL:
+    """What ``--in`` and ``--out`` name: ``-``, a file, or another bus's URL."""
+    if text == "-":
+        return BusURL("stdio")
+    match = _SCHEME.match(text)
+    if match and match[1] in adapters() and not Path(text).exists():
+        return parse_url(text)
+    return BusURL("lines", text)
+
+
+class WorkerApp:
+    """Runs one worker with these options. ``run`` once; ``stop`` from the same event loop."""
+
+    def __init__(self, launch: Launch, options: WorkerOptions, *, kind: str | None = None) -> None:
+        self.kind = worker_type(launch, kind)
+        self.options = options
+        self.stats = Stats()
+        self._launch = launch
+        self.source, self.target = _endpoints(options)
+        self.topic = options.topic or self.kind
+        self.group = options.group or self.kind
+        self.receiver: Receiver | None = None
+        self.launcher: Launcher | None = None
+        self.consumer: Consumer | None = None
+        self.bus_health = Health(False, "starting")
+        self._stops = 0
+
+    def stop(self) -> None:
+        """Stop gracefully; a second call hastens."""
+        self._stops += 1
+        if self.receiver is not None:
+            self.receiver.stop()
+
+    async def run(self, opened: Callable[[], None] = lambda: None) -> Exit:
+        """Work until the input ends or ``stop``. ``opened`` is called once input and output are open.
+
+        Raises:
+            BusError: if a bus cannot be used, or results can no longer be delivered.
+            WorkerError, SettingsError: if the worker cannot run as asked.
+        """
+        options = self.options
+        done = None if options.done_topic == "-" else options.done_topic
+        backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
+        self.launcher = launcher = Launcher(self._launch, options)
+        async with contextlib.AsyncExitStack() as stack:
+            source = await stack.enter_async_context(connect(self.source))
+            target = source if self.target == self.source else await stack.enter_async_context(connect(self.target))
+            # Closed in the opposite order: what is unsettled is handed back before the output goes.
+            producer = await stack.enter_async_context(await target.producer())
+            self.consumer = await stack.enter_async_context(await source.consumer(self.topic, self.group))
+            opened()
+            atomic = target is source and source.capabilities.atomic_finish
+            judge = Judge(
+                topic=self.topic,
+                group=self.group,
+                done_topic=done,
+                dead_topic=options.dead_topic or dead_topic(self.topic),
+                retries=options.retries,
+                backoff=backoff,
+                max_attempts=max(options.max_attempts, options.retries + 1),
+                identify=not atomic and target.capabilities.dedupe is not None,
+            )
+            self.receiver = Receiver(
+                self.kind,
+                options,
+                judge,
+                launcher,
+                self.stats,
+                self.consumer,
+                producer,
+                source.capabilities,
+                atomic=atomic,
+                depth=self._depth_of(source),
+            )
+            for _ in range(self._stops):
+                self.receiver.stop()
+            _log.info(
+                "working",
+                extra={
+                    "event": "started",
+                    "task_type": self.kind,
+                    "topic": self.topic,
+                    "group": self.group,
+                    "bus": str(self.source),
+                    "out": str(self.target),
+                },
+            )
+            watch = asyncio.create_task(self._watch(source))
+            try:
+                await self.receiver.run()
+            finally:
+                watch.cancel()
+            return self._summary()
+
+    def _depth_of(self, source: Bus) -> Callable[[], asyncio.Future[Depth]] | None:
+        if not self.options.drain or source.capabilities.finite:
+            return None
+        if not source.capabilities.depth:
+            raise SettingsError(f"--drain needs a bus that can tell its depth, and {source.url.scheme}: cannot")
+        return lambda: asyncio.ensure_future(source.depth(self.topic, self.group))
+
+    async def _watch(self, source: Bus) -> None:
+        """Keep the health shown on the status page fresh."""
+        while True:
+            self.bus_health = await source.health()
+            await asyncio.sleep(_HEALTH_TICK)
+
+    def _summary(self) -> Exit:
+        stats = self.stats
+        _log.info(
+            "stopped" if self._stops else "the input has ended",
+            extra={"event": "stopped", "received": stats.received, **dict(stats.results)},
+        )
+        if self.receiver is not None and self.receiver.held:
+            _log.warning("handed back %d tasks unsettled", self.receiver.held, extra={"event": "unsettled"})
+        return Exit.INTERRUPTED if stats.interrupted else Exit.OK
+
+
+def _endpoints(options: WorkerOptions) -> tuple[BusURL, BusURL]:
+    """The buses to receive from and to publish to. Plain input gives plain output, on stdout unless told otherwise."""
+    source = endpoint(options.in_) if options.in_ is not None else parse_url(options.bus)
+    if options.out is not None:
+        return source, endpoint(options.out)
+    return source, BusURL("stdio") if source.scheme in ("lines", "stdio") else source
