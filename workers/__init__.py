@@ -1,0 +1,1 @@
+"""Ready-made worker applications: ``taskbus worker hello-world``, ``noop``, ``shell``."""

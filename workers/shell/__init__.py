@@ -1,0 +1,1 @@
+"""A worker that runs a program for every task: ``taskbus worker shell -- convert {path} {param:out}``."""
