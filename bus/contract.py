@@ -153,6 +153,9 @@ class Consumer(_Closing, ABC):
     group: str | None
     #: Seconds a delivery stays ours without ``extend``; ``None`` = until the consumer dies.
     lease: float | None = None
+    #: Another text whenever delivery ids may begin anew, as when the store was deleted and made again. ``None`` = ids
+    #: must not be remembered from one consumer to the next.
+    epoch: str | None = None
 
     @property
     @abstractmethod

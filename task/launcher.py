@@ -13,6 +13,8 @@ from task.context import CancelReason
 from task.errors import WorkerError
 from task.execute import conclude, timed_out
 from task.options import WorkerOptions
+from task.outcome import Result
+from task.recorder import Recorder
 from task.slots import InlineSlots, Slots, ThreadSlots
 from task.slots.thread import Executor, ThreadExecutor
 from task.worker import Launch, is_async
@@ -31,18 +33,27 @@ class Launcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event = asyncio.Event()
         self._slots = make_slots(launch, options, self)
+        self._recorder: Recorder | None = None
+        self._final_errors = options.retries == 0
+        #: Whether outcomes are recorded: while more than the tasks in progress may be done and not yet settled.
+        self.recording = False
         self._timeout = options.timeout
         self._hard = options.hard_timeout
         if self._hard is None and options.timeout is not None:
             self._hard = options.timeout + options.kill_time
 
-    def start(self) -> None:
+    def start(self, recorder: Recorder | None = None) -> None:
         """Start the slots. Call it on the event loop that will collect."""
+        self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         self._slots.start()
 
     def ended(self, assignment: Assignment) -> None:
         """Called by the slots, on their threads. The loop is woken once for all that ends before it collects."""
+        if self.recording and self._recorder is not None:
+            outcome = assignment.outcome
+            if outcome is not None and (self._final_errors or outcome.result is not Result.ERROR):
+                self._recorder.record(assignment)
         self._ended.append(assignment)
         if not self._woken:
             self._woken = True

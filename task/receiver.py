@@ -15,6 +15,7 @@ from task.context import CancelReason
 from task.errors import WorkerError
 from task.launcher import Launcher
 from task.options import WorkerOptions
+from task.recorder import Recorder
 from task.settler import Settler
 from task.stats import Stats
 from task.verdict import Judge, Verdict
@@ -52,6 +53,7 @@ class Receiver:
         capabilities: Capabilities,
         *,
         atomic: bool = False,
+        recorder: Recorder | None = None,
         depth: Callable[[], Awaitable[Depth]] | None = None,
     ) -> None:
         self._options = options
@@ -60,6 +62,7 @@ class Receiver:
         self._stats = stats
         self._consumer = consumer
         self._depth = depth
+        self._recorder = recorder
         self._shared = capabilities.shared
         self._admission = Admission(kind, options, judge)
         self._settler = Settler(consumer, producer, stats, atomic=atomic, lost=self._lost)
@@ -99,7 +102,7 @@ class Receiver:
             BusError: if results can no longer be delivered anywhere (a closed pipe).
             WorkerError: if too many tasks would not end and the process should be replaced.
         """
-        self._launcher.start()
+        self._launcher.start(self._recorder)
         loops = [asyncio.create_task(loop()) for loop in (self._settle_loop, self._keep_loop)]
         receive = asyncio.create_task(self._receive_loop())
         stop = asyncio.create_task(self._stop.wait())
@@ -171,11 +174,15 @@ class Receiver:
         self._stats.last_received = monotonic()
         held, admit = self._held, self._admission.admit
         assignments: list[Assignment] = []
+        recalled: list[Assignment] = []
         for delivery in deliveries:
             admitted = admit(delivery)
             if isinstance(admitted, Assignment):
                 held[delivery] = admitted
-                assignments.append(admitted)
+                if delivery.attempt > 1 and self._recorder is not None and self._recorder.recall(delivery, admitted):
+                    recalled.append(admitted)
+                else:
+                    assignments.append(admitted)
             else:
                 held[delivery] = None
                 self._refused.append(admitted)
@@ -185,6 +192,9 @@ class Receiver:
             await self._consumer.ack([assignment.delivery for assignment in assignments])
         self._begun += len(assignments)
         self._launcher.submit(assignments)
+        if recalled:
+            _log.info("answering with outcomes recorded before a crash: %d", len(recalled), extra={"event": "recalled"})
+            self._refused += map(self._judge.ended, recalled)
         if self._refused:
             self._launcher.wake()
 
@@ -201,6 +211,7 @@ class Receiver:
                 self._stats.seconds += seconds
                 self._stats.runs += len(ended)
                 self._window.observe(seconds, len(ended))
+                self._launcher.recording = self._window.wide
                 verdicts += map(self._judge.ended, ended)
             if verdicts:
                 await self._settler.settle(verdicts)

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, cast
 
 from bus import Bus, BusURL, Consumer, Depth, Health, adapters, connect, dead_topic, parse_url
 from task.errors import SettingsError
@@ -15,6 +16,7 @@ from task.exits import Exit
 from task.launcher import Launcher
 from task.options import WorkerOptions
 from task.receiver import Receiver
+from task.recorder import open_recorder
 from task.retry import Backoff
 from task.stats import Stats
 from task.verdict import Judge
@@ -70,7 +72,11 @@ class WorkerApp:
         """
         options = self.options
         done = None if options.done_topic == "-" else options.done_topic
-        backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
+        backoff = Backoff(
+            cast("Literal['exponential', 'fibonacci', 'fixed']", options.retry_backoff),
+            options.retry_delay,
+            options.retry_max_delay,
+        )
         self.launcher = launcher = Launcher(self._launch, options)
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(connect(self.source))
@@ -79,6 +85,9 @@ class WorkerApp:
             producer = await stack.enter_async_context(await target.producer())
             self.consumer = await stack.enter_async_context(await source.consumer(self.topic, self.group))
             opened()
+            recorder = None
+            if self.consumer.epoch is not None:
+                recorder = open_recorder(str(self.source), self.topic, self.group, self.consumer.epoch)
             atomic = target is source and source.capabilities.atomic_finish
             judge = Judge(
                 topic=self.topic,
@@ -100,6 +109,7 @@ class WorkerApp:
                 producer,
                 source.capabilities,
                 atomic=atomic,
+                recorder=recorder,
                 depth=self._depth_of(source),
             )
             for _ in range(self._stops):
@@ -120,6 +130,8 @@ class WorkerApp:
                 await self.receiver.run()
             finally:
                 watch.cancel()
+                if recorder is not None:
+                    recorder.close(forget=not self.receiver.held)
             return self._summary()
 
     def _depth_of(self, source: Bus) -> Callable[[], asyncio.Future[Depth]] | None:

@@ -1,0 +1,192 @@
+"""Outcomes that survive kill -9: what was done but not yet settled is not done again on this host.
+
+Tiny tasks are settled in batches, so a killed instance may have done many whose results never left it. Each outcome
+that ends a task is therefore copied into a memory-mapped file the moment it exists (a memory copy, no system call:
+the kernel keeps the page when the process dies). When the bus delivers such a message again, an instance on the same
+host answers with the recorded outcome instead of doing the task a second time.
+
+Only a message of the same bus, topic, group and epoch (:attr:`bus.Consumer.epoch`) can match, and only by its own
+identity, an earlier attempt and an unchanged body. Records of dead instances are forgotten after an hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import stat
+import struct
+import tempfile
+import threading
+import time
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+import orjson
+
+from bus import Delivery
+from task.assignment import Assignment
+from task.outcome import Outcome, Result
+
+__all__ = ["Recorder", "open_recorder"]
+
+_log = logging.getLogger("taskbus.worker")
+#: Bytes of one of the two halves that are written in turn. One holds far more than a full window of results.
+_HALF = 1024 * 1024
+#: Length and checksum before each entry; a length of 0 ends a half.
+_HEAD = struct.Struct("<II")
+_END = b"\0\0\0\0"
+#: Seconds after which the records of a dead instance are deleted: any lease is long over.
+_FORGET = 3600.0
+#: Least seconds between two looks for records of instances that died meanwhile.
+_LOOK_AGAIN = 0.5
+
+
+def open_recorder(bus: str, topic: str, group: str, epoch: str) -> Recorder | None:
+    """A recorder for this instance, in a private folder of the system's temporary one. None if that cannot be had."""
+    scope = blake2b("\0".join((bus, topic, group, epoch)).encode(), digest_size=12).hexdigest()
+    try:
+        return Recorder(_folder(), scope)
+    except OSError as error:
+        _log.warning("outcomes are not recorded against kill -9: %s", error, extra={"event": "no-recorder"})
+        return None
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"taskbus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a private folder of ours")
+    return folder
+
+
+class Recorder:
+    """The records of this instance, and those left by dead ones with the same ``scope``."""
+
+    def __init__(self, folder: Path, scope: str) -> None:
+        self._folder = folder
+        self._scope = scope
+        self._path = folder / f"{scope}-{os.getpid()}-{os.urandom(4).hex()}.run"
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Held until the process ends, however it ends: by it others see whether we live.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            # Room is taken now: writing to a mapped page for which the disk has none would kill the process.
+            os.posix_fallocate(fd, 0, 2 * _HALF)
+            self._map = mmap.mmap(fd, 2 * _HALF)
+        except OSError:
+            self._path.unlink()
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._start = 0
+        self._at = 0
+        self._touch = 0.0
+        self._left: dict[tuple[str, int], list[object]] = {}
+        self._read: set[str] = set()
+        self._looked = 0.0
+
+    def record(self, assignment: Assignment) -> None:
+        """Remember how ``assignment`` ended. Called on the thread that ran it."""
+        outcome = assignment.outcome
+        if outcome is None or outcome.retry_in is not None:
+            return
+        delivery = assignment.delivery
+        meta = {str(key): str(value) for key, value in outcome.meta.items()} if outcome.meta else None
+        try:
+            entry = orjson.dumps(
+                (
+                    delivery.id,
+                    crc32(delivery.body),
+                    delivery.attempt,
+                    outcome.result,
+                    outcome.msg,
+                    meta,
+                    outcome.rejected,
+                    assignment.started,
+                    assignment.completed,
+                )
+            )
+        except orjson.JSONEncodeError:
+            return
+        size = len(entry)
+        data = _HEAD.pack(size, crc32(entry)) + entry + _END
+        if len(data) > _HALF:
+            return
+        with self._lock:
+            if assignment.ended >= self._touch:
+                # Writing to a mapped page need not change the file's time, by which others tell its age.
+                self._touch = assignment.ended + _FORGET / 60
+                os.utime(self._fd)
+            if self._at + len(data) > self._start + _HALF:
+                self._start = _HALF - self._start
+                self._at = self._start
+            self._map[self._at : self._at + len(data)] = data
+            self._at += len(data) - len(_END)
+
+    def recall(self, delivery: Delivery, assignment: Assignment) -> bool:
+        """Give ``assignment`` the outcome an instance now dead recorded for this message. False if there is none."""
+        if delivery.attempt < 2:
+            return False
+        key = (delivery.id, crc32(delivery.body))
+        if key not in self._left:
+            self._look()
+        found = self._left.pop(key, None)
+        if found is None or not isinstance(found[2], int) or found[2] >= delivery.attempt:
+            return False
+        result, msg, meta, rejected, started, completed = found[3:]
+        assignment.outcome = Outcome(Result(result), str(msg), meta, None, bool(rejected))  # type: ignore[arg-type]
+        assignment.started, assignment.completed = str(started), str(completed)
+        return True
+
+    def _look(self) -> None:
+        """Read what instances that died since the last look have left."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_AGAIN:
+            return
+        self._looked = now
+        for path in self._folder.glob("*.run"):
+            if path.name in self._read or path == self._path:
+                continue
+            with contextlib.suppress(OSError):
+                self._take(path)
+
+    def _take(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return  # its instance lives
+            if time.time() - os.fstat(fd).st_mtime > _FORGET:
+                path.unlink()
+            elif path.name.startswith(self._scope):
+                self._read.add(path.name)
+                data = os.pread(fd, 2 * _HALF, 0)
+                for start in (0, _HALF):
+                    self._parse(data[start : start + _HALF])
+        finally:
+            os.close(fd)
+
+    def _parse(self, half: bytes) -> None:
+        at = 0
+        while at + _HEAD.size <= len(half):
+            size, check = _HEAD.unpack_from(half, at)
+            entry = half[at + _HEAD.size : at + _HEAD.size + size]
+            if not size or len(entry) < size or crc32(entry) != check:
+                return
+            fields = orjson.loads(entry)
+            self._left[(fields[0], fields[1])] = fields
+            at += _HEAD.size + size
+
+    def close(self, *, forget: bool = True) -> None:
+        """Let go. ``forget`` deletes the records: every outcome was settled."""
+        self._map.close()
+        if forget:
+            self._path.unlink(missing_ok=True)
+        os.close(self._fd)
