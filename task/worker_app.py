@@ -72,7 +72,8 @@ class WorkerApp:
         """
         options = self.options
         done = None if options.done_topic == "-" else options.done_topic
-        backoff = Backoff(
+        kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
+        backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
             cast("Literal['exponential', 'fibonacci', 'fixed']", options.retry_backoff),
             options.retry_delay,
             options.retry_max_delay,
