@@ -74,10 +74,6 @@ class WorkerApp:
         done = None if options.done_topic == "-" else options.done_topic
         kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
         backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
-            cast("Literal['exponential', 'fibonacci', 'fixed']", options.retry_backoff),
-            options.retry_delay,
-            options.retry_max_delay,
-        )
         self.launcher = launcher = Launcher(self._launch, options)
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(connect(self.source))
