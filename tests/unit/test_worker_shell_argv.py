@@ -8,7 +8,9 @@ from task.errors import Reject, SettingsError
 from task.task import Task
 from workers.shell.argv import Argv
 
-TASK = Task("thumb", "s3://bucket/a b/c.png?size=10%20px&empty=&x=1&x=2", id="i1", job="j", meta={"flow": "f g"})
+TASK = Task(
+    "thumb", "s3://bucket/a b/c.png?size=10%20px&empty=&x=1&x=2&bad=%FF&dry-run=yes", id="i1", job="j", meta={"flow": "f g"}
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +21,8 @@ TASK = Task("thumb", "s3://bucket/a b/c.png?size=10%20px&empty=&x=1&x=2", id="i1
         ("{path}", "/a b/c.png"),
         ("{param:size}", "10 px"),
         ("{param:empty}", ""),
-        ("{param:x}", "2"),
+        ("{param:dry_run}", "yes"),
+        ("{filename}", "c.png"),
         ("{meta:flow}", "f g"),
         ("{type}/{job}/{id}", "thumb/j/i1"),
         ("--out={param:size}.png", "--out=10 px.png"),
@@ -70,10 +73,16 @@ def test_wrong_template_is_refused_before_any_task(template: list[str], text: st
 
 
 @pytest.mark.parametrize(
-    ("template", "text"), [("{param:colour}", "has no parameter 'colour'"), ("{meta:who}", "meta has no 'who'")]
+    ("template", "text"),
+    [
+        ("{param:colour}", "must have one parameter 'colour'; it has none"),
+        ("{param:x}", "must have one parameter 'x'; it has 2"),
+        ("{param:bad}", "percent-encoding is not UTF-8"),
+        ("{meta:who}", "meta has no 'who'"),
+    ],
 )
 def test_task_without_what_is_needed_is_rejected(template: str, text: str) -> None:
-    """A task that lacks a parameter is rejected and named as wrong."""
+    """A task whose value does not give what the template asks for is rejected, with what is wrong."""
     with pytest.raises(Reject, match=text):
         Argv(["p", template]).fill(TASK)
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from urllib.parse import parse_qsl
 
 from bus.url import nearest
 from task.errors import Reject, SettingsError
 from task.task import Task
+from task.uri import URI, unescape_query
 
 __all__ = ["Argv"]
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 
 _PLAIN: dict[str, Callable[[Task], str]] = {
     "value": lambda task: task.value,
-    "origin": lambda task: _origin(task.value),
-    "path": lambda task: _ORIGIN.sub("", _origin(task.value), count=1),
+    "origin": lambda task: URI.split(task.value).part("origin"),
+    "path": lambda task: URI.split(task.value).part("path"),
+    "filename": lambda task: URI.split(task.value).part("filename"),
     "type": lambda task: task.type,
     "job": lambda task: task.job or "",
     "id": lambda task: task.id or "",
@@ -36,9 +36,9 @@ _Part = str | Callable[[Task], str]
 class Argv:
     """A program and its arguments.
 
-    Placeholders are ``{value}``; ``{origin}``, the value up to its ``?``; ``{path}``, the origin without ``scheme://host``;
-    ``{param:NAME}``, a parameter of its query; ``{meta:NAME}``; ``{type}``, ``{job}`` and ``{id}``. A literal brace is
-    written twice.
+    Placeholders are ``{value}``; ``{origin}``, the value up to its ``?``; ``{path}``, the origin without ``scheme://host``,
+    and ``{filename}``, the last part of that; ``{param:NAME}``, a parameter of its query; ``{meta:NAME}``; ``{type}``,
+    ``{job}`` and ``{id}``. A literal brace is written twice.
 
     Raises:
         SettingsError: for no program at all, a program named by the task, or an unknown placeholder.
@@ -60,7 +60,10 @@ class Argv:
         Raises:
             Reject: if the task lacks a parameter, or holds what no argument can (a NUL character).
         """
-        filled = ["".join(part if isinstance(part, str) else part(task) for part in parts) for parts in self._arguments]
+        try:
+            filled = ["".join(p if isinstance(p, str) else p(task) for p in parts) for parts in self._arguments]
+        except ValueError as problem:
+            raise Reject(f"the task's value cannot be read: {problem}") from problem
         for argument in filled:
             if "\0" in argument:
                 raise Reject("the task holds a NUL character, which no program takes as an argument")
@@ -99,15 +102,13 @@ def _placeholder(name: str, argument: str) -> Callable[[Task], str]:
     )
 
 
-def _origin(value: str) -> str:
-    return value.partition("?")[0]
-
-
 def _param(task: Task, key: str) -> str:
-    query = dict(parse_qsl(task.value.partition("?")[2], keep_blank_values=True))
-    if key not in query:
-        raise Reject(f"the task's value has no parameter {key!r}")
-    return query[key]
+    # As in a parameters class, - and _ are alike.
+    wanted = key.replace("_", "-")
+    texts = [text for name, text in URI.split(task.value).parameters() if name.replace("_", "-") == wanted]
+    if len(texts) != 1:
+        raise Reject(f"the task's value must have one parameter {key!r}; it has {len(texts) or 'none'}")
+    return unescape_query(texts[0])
 
 
 def _meta(task: Task, key: str) -> str:
