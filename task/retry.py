@@ -1,0 +1,56 @@
+"""How long to wait before a task is tried again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+
+__all__ = ["Backoff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays that grow from failure to failure. All are seconds.
+
+    ``exponential``: ``first`` × 1, 2, 4, 8 …; ``fibonacci``: ``first`` × 1, 1, 2, 3, 5 …; ``fixed``: always ``first``.
+    None exceeds ``max_delay``. With ``jitter`` the random half of an exponential delay keeps tasks that failed together
+    from coming back together: it lies between half of the delay and the whole.
+
+    Raises:
+        ValueError: for an unknown kind, or seconds that are negative or not finite.
+    """
+
+    kind: str = "exponential"
+    first: float = 1.0
+    max_delay: float = 900.0
+    jitter: bool = True
+    rng: Random = field(default_factory=Random, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("exponential", "fibonacci", "fixed"):
+            raise ValueError(f"{self.kind!r} is none of exponential, fibonacci, fixed")
+        for name in ("first", "max_delay"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise ValueError(f"{name} must be seconds, zero or more, not {seconds}")
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after the ``attempt``-th failure, counted from 1."""
+        if self.kind == "exponential":
+            # A float holds no power of two above 1023; the limit is reached long before.
+            whole = min(self.max_delay, self.first * 2.0 ** min(max(attempt - 1, 0), 1000))
+            return whole / 2 + self.rng.uniform(0, whole / 2) if self.jitter else whole
+        if self.kind == "fibonacci":
+            return min(self.max_delay, self._fibonacci(attempt))
+        return min(self.max_delay, self.first)
+
+    def _fibonacci(self, attempt: int) -> float:
+        if not self.first:
+            return 0.0
+        delay, following = self.first, self.first
+        for _ in range(attempt - 1):
+            if delay >= self.max_delay:
+                break
+            delay, following = following, delay + following
+        return delay
