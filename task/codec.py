@@ -15,7 +15,7 @@ import orjson
 from task.errors import DecodeError
 from task.outcome import Result
 from task.task import Dialect, Task
-from task.times import parse_time
+from task.times import format_time, parse_time
 
 __all__ = ["DEFAULT_MAX_SIZE", "decode", "encode", "encode_done"]
 
@@ -27,6 +27,8 @@ _TEXTS = ("task", "job", "id", "msg")
 _TIMES = ("created", "started", "completed")
 _FROM_GO = {"info": "task", "ended": "completed"}
 _TO_GO = {ours: theirs for theirs, ours in _FROM_GO.items()}
+#: Levels of nesting that orjson writes; it reads four times as many.
+_MAX_DEPTH = 254
 #: How much of a wrong value is shown in an error.
 _SHOWN = 60
 
@@ -54,10 +56,20 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
             data = {_FROM_GO.get(key, key): value for key, value in data.items()}
         else:
             data["task"] = ""
-    elif "ended" in data and "completed" not in data:
+    if "ended" in data and "completed" not in data:
         data["completed"] = data.pop("ended")
     _check(data)
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
+        _check_depth(data)
     return Task._of(data, dialect)
+
+
+def _check_depth(data: dict[str, Any]) -> None:
+    """Refuse what could be read but not be written again into the done task."""
+    try:
+        orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        raise DecodeError("not-json", f"nested deeper than {_MAX_DEPTH} levels") from None
 
 
 def _check(data: dict[str, Any]) -> None:
@@ -79,15 +91,18 @@ def _check(data: dict[str, Any]) -> None:
         value = data.get(key)
         if value:
             try:
-                parse_time(value)
+                moment = parse_time(value)
             except (ValueError, TypeError):
                 raise DecodeError("bad-time", f"{key!r} is not an RFC 3339 time: {_show(value)}") from None
+            if value[-1] != "Z":
+                # Others are stricter: the Go toolkit throws a whole task away for a time without a zone.
+                data[key] = format_time(moment)
         elif key in data:
             del data[key]
     if "meta" in data:
         data["meta"] = _read_meta(data["meta"])
     if data.get("result"):
-        if data["result"] not in _RESULTS:
+        if type(data["result"]) is not str or data["result"] not in _RESULTS:
             raise DecodeError("bad-field", f"'result' must be one of {', '.join(sorted(_RESULTS))}")
     elif "result" in data:
         del data["result"]
@@ -133,7 +148,7 @@ def encode_done(
     if meta:
         data["meta"] = {**data.get("meta", {}), **{str(key): str(value) for key, value in meta.items()}}
     data["result"] = result
-    data["msg"] = msg
+    data["msg"] = str(msg)
     data["started"] = started
     data["completed"] = completed
     if task._dialect is Dialect.GO:

@@ -11,6 +11,8 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
+import orjson
+
 from task.outcome import Result
 from task.times import format_time, parse_time
 
@@ -20,6 +22,8 @@ Params = TypeVar("Params")
 
 #: JSON keys with a meaning. Every other key travels along untouched.
 _KNOWN = ("type", "task", "job", "created", "id", "meta", "result", "msg", "started", "completed")
+#: What the Go toolkit calls some of them; as an extra key they would be read as those.
+_RESERVED = (*_KNOWN, "info", "ended")
 #: Keyword of ``Task(...)`` and ``replace`` → JSON key, where they differ.
 _KEYS = {"value": "task"}
 _NO_META: Mapping[str, str] = MappingProxyType({})
@@ -77,12 +81,12 @@ class Task:
             raise ValueError("a task needs a type")
         if job is not None:
             data["job"] = _text("job", job)
-        data["created"] = format_time(created or datetime.now(UTC))
+        data["created"] = _moment("created", datetime.now(UTC) if created is None else created)
         data["id"] = new_id() if id is None else _text("id", id)
         if meta:
-            data["meta"] = {_text("meta key", k): _text(f"meta {k!r}", v) for k, v in meta.items()}
+            data["meta"] = _texts(meta)
         if extra:
-            data.update({key: value for key, value in extra.items() if key not in _KNOWN})
+            data.update(_json({key: value for key, value in extra.items() if key not in _RESERVED}))
         self._data = data
         self._dialect = dialect
 
@@ -156,15 +160,15 @@ class Task:
         """How it was, and will be, written on the wire."""
         return self._dialect
 
-    def params(self, into: builtins.type[Params]) -> Params:
+    def params(self, into: builtins.type[Params], *, strict: bool = False) -> Params:
         """The value read into the dataclass ``into``: origin, path, query. See :mod:`task.params`.
 
         Raises:
-            ParamsError: naming every field that is missing or cannot be read.
+            ParamsError: naming every field that is missing or cannot be read; if ``strict``, also unknown query keys.
         """
         from task.params import read_params
 
-        return read_params(self.value, into)
+        return read_params(self.value, into, strict=strict)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some of ``type value job created id meta result msg started completed`` changed.
@@ -183,9 +187,9 @@ class Task:
             if value is None and key not in ("type", "task"):
                 data.pop(key, None)
             elif key in ("created", "started", "completed"):
-                data[key] = format_time(value)
+                data[key] = _moment(name, value)
             elif key == "meta":
-                data[key] = {_text("meta key", k): _text(f"meta {k!r}", v) for k, v in value.items()}
+                data[key] = _texts(value)
             elif key == "result":
                 data[key] = str(Result(value))
             else:
@@ -220,4 +224,25 @@ def _text(name: str, value: object) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} holds a lone surrogate, which cannot be written as UTF-8") from None
-    return value
+    # A subclass such as a StrEnum member is no key of JSON.
+    return value if type(value) is str else str.__str__(value)
+
+
+def _texts(meta: object) -> dict[str, str]:
+    if not isinstance(meta, Mapping):
+        raise ValueError(f"meta must be a mapping of texts, not {type(meta).__name__}")
+    return {_text("meta key", key): _text(f"meta {key!r}", value) for key, value in meta.items()}
+
+
+def _moment(name: str, value: object) -> str:
+    if not isinstance(value, datetime):
+        raise ValueError(f"{name} must be a datetime, not {type(value).__name__}")
+    return format_time(value)
+
+
+def _json(extra: dict[str, Any]) -> dict[str, Any]:
+    """A copy that is sure to be written; what nests deeper than the codec writes is refused, like the rest."""
+    try:
+        return orjson.loads(orjson.dumps(extra))  # type: ignore[no-any-return]
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"extra cannot be written as JSON: {error}") from None

@@ -27,8 +27,15 @@ def parse_time(text: str) -> datetime:
 
 
 def format_time(moment: datetime) -> str:
-    """``2017-10-28T15:42:07.800Z``. A naive time is taken as UTC."""
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    """``2017-10-28T15:42:07.800Z``. A naive time is taken as UTC.
+
+    Raises:
+        ValueError: if it is outside the years 1 to 9999 in UTC.
+    """
+    try:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment} is outside the years 1 to 9999 in UTC") from None
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
