@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 __all__ = ["format_duration", "parse_duration", "parse_size"]
@@ -11,7 +12,7 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(us|µs|ms|s|m|h|d|w)")
 _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+")
 _BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "g": 1000**3, "gb": 1000**3}
 _BYTES |= {"ki": 1024, "kib": 1024, "mi": 1024**2, "mib": 1024**2, "gi": 1024**3, "gib": 1024**3}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([a-zA-Z]*)")
 
 
 def parse_duration(text: str) -> float:
@@ -22,16 +23,17 @@ def parse_duration(text: str) -> float:
     """
     rest = text.strip()
     sign = -1.0 if rest.startswith("-") else 1.0
-    rest = rest.lstrip("+-") if rest[:1] in "+-" else rest
+    rest = rest[1:] if rest[:1] in ("+", "-") else rest
     if _NUMBER.fullmatch(rest):
-        return sign * float(rest)
-    total, position = 0.0, 0
-    for part in _PART.finditer(rest):
-        if part.start() != position:
-            break
-        total += float(part[1]) * _SECONDS[part[2]]
-        position = part.end()
-    if not rest or position != len(rest):
+        total, position = float(rest), len(rest)
+    else:
+        total, position = 0.0, 0
+        for part in _PART.finditer(rest):
+            if part.start() != position:
+                break
+            total += float(part[1]) * _SECONDS[part[2]]
+            position = part.end()
+    if not rest or position != len(rest) or not math.isfinite(total):
         raise ValueError(f"{text!r} is not a duration; write seconds or like 250ms, 90s, 1h30m, 2d")
     return sign * total
 
@@ -42,15 +44,20 @@ def format_duration(seconds: float) -> str:
         return "0s"
     sign, rest = ("-", -seconds) if seconds < 0 else ("", seconds)
     if rest < 1:
-        return f"{sign}{rest * 1000:g}ms"
+        return f"{sign}{_decimal(rest * 1000)}ms"
     if rest != int(rest):
-        return f"{sign}{rest:g}s"
+        return f"{sign}{_decimal(rest)}s"
     out, whole = "", int(rest)
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, whole = divmod(whole, size)
         if count:
             out += f"{count}{unit}"
     return sign + out
+
+
+def _decimal(number: float) -> str:
+    text = f"{number:g}"
+    return f"{number:.9f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
 def parse_size(text: str) -> int:
@@ -63,4 +70,6 @@ def parse_size(text: str) -> int:
     factor = _BYTES.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise ValueError(f"{text!r} is not a size; write bytes or like 64KB, 1MiB")
-    return int(float(match[1]) * factor)
+    whole, _, decimals = match[1].partition(".")
+    divisor: int = 10 ** len(decimals)
+    return int(whole + decimals) * factor // divisor

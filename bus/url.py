@@ -16,7 +16,8 @@ __all__ = ["BusURL", "nearest", "option", "parse_options", "parse_url"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
 #: Options whose value is masked wherever a URL is shown.
-_SECRET = re.compile(r"(?i)(password|passwd|secret|token|apikey|api_key|seed|credential)")
+_SECRET = re.compile(r"(?i)pass|secret|token|jwt|seed|credential|(api|access|account|private|shared)[-_]?key")
+_ENCODE = "; write a / in a password as %2F, a ? as %3F and an @ as %40"
 Options = TypeVar("Options")
 
 
@@ -75,7 +76,10 @@ def parse_url(text: str) -> BusURL:
         try:
             _ = urlsplit(f"//{host}").port
         except ValueError:
-            raise BusURLError(f"{scheme}: {host!r} is not host:port") from None
+            # What follows the colon is not shown: it is a piece of the password if that holds an unencoded / or ?.
+            raise BusURLError(f"{scheme}: the port of {host.partition(':')[0]!r} is not a number{_ENCODE}") from None
+    if "@" in path and not at:
+        raise BusURLError(f"{scheme}: there is an @ in the path{_ENCODE}")
     return BusURL(
         scheme,
         "/" + unquote(path) if path else "",
@@ -87,7 +91,8 @@ def parse_url(text: str) -> BusURL:
 
 
 def _mask(text: str) -> str:
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", text)
+    main, mark, _ = text.partition("?")
+    return re.sub(r"(//[^/@:]*|^[^/@:]*):.*@", r"\1:***@", main) + (mark and "?…")
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -123,8 +128,9 @@ def parse_options(url: BusURL, into: type[Options]) -> Options:
         try:
             values[name] = read(text)
         except ValueError as error:
-            shown = "***" if _SECRET.search(key) else repr(text)
-            raise BusURLError(f"{url.scheme}: option {key}={shown}: {error}") from None
+            if _SECRET.search(key):
+                raise BusURLError(f"{url.scheme}: the value of the option {key} cannot be read") from None
+            raise BusURLError(f"{url.scheme}: option {key}={text!r}: {error}") from None
     return into(**values)
 
 
@@ -132,8 +138,20 @@ def _by_type(hint: Any) -> Callable[[str], Any]:
     if hint is bool:
         return _read_bool
     if hint in (int, float):
-        return hint  # type: ignore[no-any-return]
+        return _read_int if hint is int else _read_float
     return str
+
+
+def _read_int(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,20}", text):
+        raise ValueError("write a whole number")
+    return int(text)
+
+
+def _read_float(text: str) -> float:
+    if not re.fullmatch(r"[+-]?\d{1,20}(\.\d*)?", text):
+        raise ValueError("write a number")
+    return float(text)
 
 
 def _read_bool(text: str) -> bool:
