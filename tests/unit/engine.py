@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -18,6 +18,13 @@ from task.options import WorkerOptions
 from task.worker_app import WorkerApp
 
 _names = itertools.count()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+    """Poll until ``condition`` holds; TimeoutError if it never does."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  (there is no event to wait for)
+            await asyncio.sleep(0.005)
 
 
 class Rig:
@@ -68,9 +75,12 @@ class Rig:
 
     async def until(self, *, group: str = "t", **depth: int) -> None:
         """Wait until the depth of the application's topic is as given."""
-        async with asyncio.timeout(20):
-            while any(getattr(await self.bus.depth("t", group), key) != value for key, value in depth.items()):
-                await asyncio.sleep(0.005)
+
+        async def reached() -> bool:
+            found = await self.bus.depth("t", group)
+            return all(getattr(found, key) == value for key, value in depth.items())
+
+        await eventually(reached)
 
     async def idle(self, group: str = "t") -> None:
         """Wait until the application has settled everything."""
