@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import sys
 from dataclasses import dataclass
 
 from bus.errors import BusURLError
@@ -100,11 +101,17 @@ class Place:
 
     def _open(self, standard: int, flags: int, doing: str) -> int:
         fd = self._fd(standard)
+        if self.standard and (sys.__stdin__ if standard == 0 else sys.__stdout__) is None:
+            # Python found it closed at its start, and the number may since have gone to some other file.
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if fd is not None:
             return os.dup(fd)
         if os.path.exists(self.path):
             self._refuse(os.stat(self.path).st_mode, doing)
         return os.open(self.path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+
+    def __str__(self) -> str:
+        return "the standard streams" if self.standard else self.path
 
     def _refuse(self, mode: int, doing: str) -> None:
         if stat.S_ISDIR(mode):
