@@ -224,6 +224,8 @@ class Receiver:
                 continue  # its lease was lost while it was being settled
             del held[verdict.delivery]
             results[verdict.result] += 1
+            if verdict.result == "released" and verdict.assignment is not None:
+                self._stats.interrupted += 1
             if verdict.result in _NOTABLE:
                 _report(verdict)
         self._room.set()
@@ -310,13 +312,13 @@ class Receiver:
         if not self._held or any(loop.done() for loop in loops):
             return
         for assignment in launcher.running():
-            self._stats.interrupted += 1
             launcher.cancel(assignment, CancelReason.SHUTDOWN)
         if await self._settled_within(_GRACE, loops):
             return
         for assignment in launcher.running():
             if launcher.give_up(assignment):
                 assignment.dropped = True
+                self._stats.interrupted += 1
                 self._refused.append(self._judge.released(assignment.delivery))
         launcher.wake()
         await self._settled_within(_GRACE, loops)

@@ -23,7 +23,7 @@ class Stats:
         self.lease_lost = 0
         #: Failed attempts to publish or settle; each was tried again.
         self.bus_errors = 0
-        #: Running tasks that were told to stop by a shutdown.
+        #: Tasks that a shutdown cut short; they were handed back.
         self.interrupted = 0
         self.last_received: float | None = None
 

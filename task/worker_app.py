@@ -57,6 +57,11 @@ class WorkerApp:
         self.bus_health = Health(False, "starting")
         self._stops = 0
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._stops > 0
+
     def stop(self) -> None:
         """Stop gracefully; a second call hastens."""
         self._stops += 1

@@ -69,7 +69,8 @@ class Rig:
         try:
             yield app
         finally:
-            app.stop()
+            if not app.stopping:
+                app.stop()
             async with asyncio.timeout(20):
                 self.exit: Exit = await work
 
