@@ -6,7 +6,7 @@ TaskbusError
     ├── DecodeError            bytes that are not a task; carries a short ``code``
     ├── ParamsError            a task value that does not fit its parameters class; names every wrong field
     ├── SettingsError          an option, environment variable or configuration file is wrong
-    ├── WorkerError            the worker cannot be loaded or started
+    ├── WorkerError            the worker cannot be loaded or started, or is stuck
     └── Stop                   raised by user code inside ``do_task`` to end the task in a particular way
         ├── RetryLater         do this task again after a delay
         ├── Reject             this task is wrong; never retry it
@@ -55,7 +55,11 @@ class SettingsError(TaskError):
 
 
 class WorkerError(TaskError):
-    """The worker cannot be loaded or started."""
+    """The worker cannot be loaded or started; or, with ``stuck``, too many of its tasks would not end."""
+
+    def __init__(self, message: str, *, stuck: bool = False) -> None:
+        super().__init__(message)
+        self.stuck = stuck
 
 
 class Stop(TaskError):

@@ -249,7 +249,8 @@ class Receiver:
             if self._launcher.abandoned() >= _MOST_ABANDONED:
                 raise WorkerError(
                     f"{_MOST_ABANDONED} tasks ran past their hard time limit and their threads cannot be ended; "
-                    "stopping so that a fresh process takes over (use --isolation process for such workers)"
+                    "stopping so that a fresh process takes over (use --isolation process for such workers)",
+                    stuck=True,
                 )
 
     async def _extend(self) -> None:
