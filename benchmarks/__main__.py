@@ -1,0 +1,59 @@
+"""``make bench``: prints one table. ``python -m benchmarks --memory`` shows memory over a million tasks instead."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.drains import file_to_file, sqlite_drain
+from benchmarks.footprint import idle_worker, import_seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--count", type=int, default=200_000, help="tasks per drain")
+    parser.add_argument("--memory", action="store_true", help="peak memory after 10,000, 100,000 and 1,000,000 tasks")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name).resolve()
+        if options.memory:
+            _memory(folder)
+        else:
+            _table(folder, options.count)
+
+
+def _table(folder: Path, count: int) -> None:
+    _row("no-op worker", "tasks/s", "of the bare loop", "CPU µs/task", "peak MB")
+    for label, drain in (("file to file", file_to_file), ("sqlite, default durability", sqlite_drain)):
+        bare, run = drain(folder, count)
+        _row(
+            label,
+            f"{count / run.seconds:,.0f}",
+            f"{bare / run.seconds:.2f} of {count / bare:,.0f}/s",
+            f"{run.cpu / count * 1e6:.1f}",
+            f"{run.peak_mb:.0f}",
+        )
+    print()
+    _row("footprint", "", "", "", "")
+    _row("import task", f"{import_seconds('import task') * 1000:.0f} ms", "", "", "")
+    ready, memory = idle_worker(folder)
+    _row("idle worker on sqlite", f"{memory:.0f} MB", f"ready in {ready * 1000:.0f} ms", "", "")
+
+
+def _memory(folder: Path) -> None:
+    _row("peak memory, MB", "file to file", "sqlite", "", "")
+    for count in (10_000, 100_000, 1_000_000):
+        for path in folder.iterdir():
+            path.unlink()
+        peaks = [drain(folder, count)[1].peak_mb for drain in (file_to_file, sqlite_drain)]
+        _row(f"{count:,} tasks", f"{peaks[0]:.1f}", f"{peaks[1]:.1f}", "", "")
+
+
+def _row(*cells: str) -> None:
+    print(f"{cells[0]:<28} {cells[1]:>12}  {cells[2]:<26} {cells[3]:>12} {cells[4]:>8}".rstrip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A no-op worker emptying a source, beside a bare loop that takes the same steps."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+import bus
+from benchmarks.measure import Run, run_worker, task_line, write_tasks
+
+__all__ = ["bare_file_loop", "bare_sqlite_loop", "file_to_file", "sqlite_drain"]
+
+#: Tasks the bare SQLite loop takes in one transaction.
+_BATCH = 500
+
+
+def file_to_file(folder: Path, count: int) -> tuple[float, Run]:
+    """Seconds of the bare loop, and the worker's run, over one file of ``count`` tasks."""
+    source, target = folder / "in.jsonl", folder / "out.jsonl"
+    write_tasks(source, count)
+    bare = bare_file_loop(source, folder / "bare.jsonl")
+    target.unlink(missing_ok=True)
+    run = run_worker(["--in", str(source), "--out", str(target)], folder)
+    _expect(sum(1 for _ in target.open("rb")), count)
+    return bare, run
+
+
+def bare_file_loop(source: Path, target: Path) -> float:
+    """Read, decode, stamp, encode, write: seconds."""
+    began = time.perf_counter()
+    with source.open("rb") as lines, target.open("wb") as out:
+        for line in lines:
+            task = orjson.loads(line)
+            task["started"] = _now()
+            task["result"] = "complete"
+            task["msg"] = ""
+            task["completed"] = _now()
+            out.write(orjson.dumps(task) + b"\n")
+    return time.perf_counter() - began
+
+
+def sqlite_drain(folder: Path, count: int) -> tuple[float, Run]:
+    """Seconds of the bare loop, and the worker's run, over ``count`` tasks queued in SQLite."""
+    bare = bare_sqlite_loop(folder / "bare.db", count)
+    path = folder / "work.db"
+    asyncio.run(_fill(f"sqlite:{path}", count))
+    run = run_worker(["--bus", f"sqlite:{path}", "--drain"], folder)
+    _expect(asyncio.run(_depth(f"sqlite:{path}")), count)
+    return bare, run
+
+
+def bare_sqlite_loop(path: Path, count: int) -> float:
+    """Take a batch, stamp it, store the done tasks and delete the batch in one transaction with full sync: seconds."""
+    path.unlink(missing_ok=True)
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("CREATE TABLE todo (id INTEGER PRIMARY KEY, body BLOB)")
+    database.execute("CREATE TABLE done (id INTEGER PRIMARY KEY, body BLOB)")
+    database.execute("BEGIN")
+    database.executemany("INSERT INTO todo (body) VALUES (?)", ((task_line(n),) for n in range(count)))
+    database.execute("COMMIT")
+    began = time.perf_counter()
+    while rows := database.execute("SELECT id, body FROM todo ORDER BY id LIMIT ?", (_BATCH,)).fetchall():
+        results = []
+        for _, body in rows:
+            task = orjson.loads(body)
+            task["started"] = _now()
+            task["result"] = "complete"
+            task["msg"] = ""
+            task["completed"] = _now()
+            results.append((orjson.dumps(task),))
+        database.execute("BEGIN IMMEDIATE")
+        database.executemany("INSERT INTO done (body) VALUES (?)", results)
+        database.executemany("DELETE FROM todo WHERE id = ?", ((row[0],) for row in rows))
+        database.execute("COMMIT")
+    seconds = time.perf_counter() - began
+    database.close()
+    return seconds
+
+
+async def _fill(url: str, count: int) -> None:
+    async with bus.connect(url) as b, await b.producer() as producer:
+        for start in range(0, count, 1000):
+            numbers = range(start, min(start + 1000, count))
+            await producer.publish_many([bus.Message("noop", task_line(number)) for number in numbers])
+
+
+async def _depth(url: str) -> int:
+    async with bus.connect(url) as b:
+        return (await b.depth("done", "count")).ready
+
+
+def _expect(found: int, count: int) -> None:
+    if found != count:
+        raise RuntimeError(f"{count} tasks went in and {found} done tasks came out")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

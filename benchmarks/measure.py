@@ -1,0 +1,63 @@
+"""What every benchmark needs: inputs, child processes and their use of time and memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Run", "rss_mb", "run_worker", "task_line", "write_tasks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One child process: wall seconds, CPU seconds, and its largest memory in MB."""
+
+    seconds: float
+    cpu: float
+    peak_mb: float
+
+
+def task_line(number: int) -> bytes:
+    """One no-op task, of the size tasks commonly have."""
+    return (
+        b'{"type":"noop","task":"s3://bucket/2017/01/01/%08d.json","created":"2017-10-28T15:42:07.8Z","id":"%032d"}'
+        % (number, number)
+    )
+
+
+def write_tasks(path: Path, count: int) -> None:
+    """A file of ``count`` no-op tasks."""
+    with path.open("wb") as file:
+        for number in range(count):
+            file.write(task_line(number) + b"\n")
+
+
+def run_worker(args: Sequence[str], folder: Path) -> Run:
+    """Run ``taskbus worker noop`` to its end, in ``folder``.
+
+    Raises:
+        RuntimeError: if it does not exit with 0.
+    """
+    command = [sys.executable, "-m", "apps.cli.main", "worker", "noop", "--log-level", "warning", *args]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - began
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def rss_mb(pid: int) -> float:
+    """Memory a process occupies now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"process {pid} has no VmRSS")
