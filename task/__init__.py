@@ -65,6 +65,9 @@ __all__ = [
     "worker",
 ]
 
+# Importing the module task.worker has bound its name here; the decorator is to be found under it.
+globals().pop("worker")
+
 #: Loaded when first used, so that `import task` stays quick.
 _LAZY = {"run": "task.app", "decode": "task.codec", "encode": "task.codec", "worker": "task.function"}
 
