@@ -24,20 +24,31 @@ class NullBus(Bus):
     """Publishing is confirmed and forgotten; every topic is an input that has already ended."""
 
     schemes = ("null",)
-    capabilities = Capabilities(durability=Durability.D0, finite=True)
+    #: What is never delivered is never delivered too early: any delay is kept.
+    capabilities = Capabilities(durability=Durability.D0, finite=True, publish_delay=float("inf"))
 
     def __init__(self, url: BusURL, *, clock: Clock) -> None:
         super().__init__(url)
         parse_options(url, _Options)
+        self._closed = False
 
     async def producer(self) -> Producer:
+        self._check_open()
         return _NullProducer()
 
     async def consumer(self, topic: str, group: str | None) -> Consumer:
-        return _NullConsumer(check_topic(topic), None if group is None else check_group(group))
+        self._check_open()
+        check_topic(topic)
+        if group is None:
+            raise self._unsupported("broadcast")
+        return _NullConsumer(topic, check_group(group))
 
     async def close(self) -> None:
-        pass
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the null bus is closed")
 
 
 class _NullProducer(Producer):
@@ -55,7 +66,7 @@ class _NullProducer(Producer):
 
 
 class _NullConsumer(Consumer):
-    def __init__(self, topic: str, group: str | None) -> None:
+    def __init__(self, topic: str, group: str) -> None:
         self.topic = topic
         self.group = group
 
