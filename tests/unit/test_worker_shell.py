@@ -14,6 +14,7 @@ import pytest
 from task.context import CancelReason, Context
 from task.outcome import Outcome, Result
 from task.task import Task
+from tests.helpers import is_running, wait_until
 from workers.shell.argv import Argv
 from workers.shell.program import KEPT
 from workers.shell.worker import Shell, environment
@@ -28,27 +29,9 @@ def sh(script: str, *, value: str = "", **options: Any) -> Outcome:
     return do("sh", "-c", script.replace("{", "{{").replace("}", "}}"), "sh", "{value}", value=value, **options)
 
 
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 def wait_for_text(path: Path) -> str:
-    deadline = time.monotonic() + 10
-    while not (path.exists() and path.read_text().endswith("\n")):
-        assert time.monotonic() < deadline, f"{path} was not written"
-        time.sleep(0.005)
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
     return path.read_text().strip()
-
-
-def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} still runs"
-        time.sleep(0.005)
 
 
 def test_success_is_complete_with_the_output() -> None:
@@ -185,7 +168,7 @@ def test_cancel_ends_the_whole_group(tmp_path: Path, reason: CancelReason) -> No
     assert [outcome.result for outcome in outcomes] == [Result.ERROR]
     assert outcomes[0].msg == f"told to stop ({reason}), ended by SIGTERM: begun"
     for pid in pids:
-        wait_until_gone(pid)
+        wait_until(lambda pid=pid: not is_running(pid))
 
 
 def test_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -203,7 +186,7 @@ def test_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
     assert [outcome.msg for outcome in outcomes] == ["told to stop (timeout), ended by SIGKILL"]
     for pid in pids:
-        wait_until_gone(pid)
+        wait_until(lambda pid=pid: not is_running(pid))
 
 
 def test_children_get_the_grace_time_when_the_program_has_ended(tmp_path: Path) -> None:

@@ -9,7 +9,11 @@ from task.task import Task
 from workers.shell.argv import Argv
 
 TASK = Task(
-    "thumb", "s3://bucket/a b/c.png?size=10%20px&empty=&x=1&x=2&bad=%FF&dry-run=yes", id="i1", job="j", meta={"flow": "f g"}
+    "thumb",
+    "s3://bucket/a b/c.png?size=10%20px&empty=&x=1&x=2&bad=%FF&dry-run=yes",
+    id="i1",
+    job="j",
+    meta={"flow": "f g"},
 )
 
 

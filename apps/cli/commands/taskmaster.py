@@ -1,0 +1,3 @@
+"""``taskbus taskmaster``: the applications that make tasks."""
+
+from __future__ import annotations

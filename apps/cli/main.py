@@ -1,0 +1,25 @@
+"""Entry point of the ``taskbus`` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        # Imported here so that a Ctrl-C during the imports is as quiet as one later.
+        from apps.cli.errors import run
+        from apps.cli.group import cli
+
+        code = run(cli, sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Waiting for what happens in another thread, task or process, without sleeping longer than it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["await_until", "is_running", "wait_until"]
+
+_TICK = 0.005
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Return once ``condition()`` is true; fail if it is not within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(_TICK)
+
+
+async def await_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """The same on an event loop."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        await asyncio.sleep(_TICK)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
