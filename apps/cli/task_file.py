@@ -29,8 +29,8 @@ class BadLine(NamedTuple):
 class TaskFile:
     """A file, a named pipe, or ``-`` for standard input. Use it with ``with``.
 
-    What cannot be read twice is first copied to a temporary file. A task for which ``check`` raises a TaskbusError counts
-    as a bad line.
+    What cannot be read twice is first copied to a temporary file. A task for which ``check`` raises a TaskbusError
+    counts as a bad line.
 
     Raises:
         SettingsError: if it cannot be read.
@@ -60,7 +60,7 @@ class TaskFile:
         self._stack.close()
 
     def _copy(self, stream: IO[bytes]) -> IO[bytes]:
-        copy = self._stack.enter_context(tempfile.TemporaryFile())
+        copy = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
         while block := stream.read(_BLOCK):
             copy.write(block)
         return copy

@@ -167,8 +167,7 @@ def test_cancel_ends_the_whole_group(tmp_path: Path, reason: CancelReason) -> No
 
     assert [outcome.result for outcome in outcomes] == [Result.ERROR]
     assert outcomes[0].msg == f"told to stop ({reason}), ended by SIGTERM: begun"
-    for pid in pids:
-        wait_until(lambda pid=pid: not is_running(pid))
+    wait_until(lambda: not any(map(is_running, pids)))
 
 
 def test_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -185,8 +184,7 @@ def test_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     thread.join(10)
 
     assert [outcome.msg for outcome in outcomes] == ["told to stop (timeout), ended by SIGKILL"]
-    for pid in pids:
-        wait_until(lambda pid=pid: not is_running(pid))
+    wait_until(lambda: not any(map(is_running, pids)))
 
 
 def test_children_get_the_grace_time_when_the_program_has_ended(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def command(target: str, options: tuple[str, ...]) -> int:
             f"no built-in worker is called {target!r}{nearest(target, list(BUILT_IN))}\n"
             "A worker of yours is written ./file.py, ./file.py:Class or package.module:Class."
         )
-    _run_own(target, options)
+    return _run_own(target, options)
 
 
 def _run_own(target: str, options: Sequence[str]) -> NoReturn:
