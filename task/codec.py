@@ -25,8 +25,7 @@ DEFAULT_MAX_SIZE = 1024 * 1024
 _RESULTS = frozenset(str(result) for result in Result)
 _TEXTS = ("task", "job", "id", "msg")
 _TIMES = ("created", "started", "completed")
-_FROM_GO = {"info": "task", "ended": "completed"}
-_TO_GO = {ours: theirs for theirs, ours in _FROM_GO.items()}
+_TO_GO = {"task": "info", "completed": "ended"}
 #: Levels of nesting that orjson writes; it reads four times as many.
 _MAX_DEPTH = 254
 #: How much of a wrong value is shown in an error.
@@ -53,10 +52,10 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
     if "task" not in data:
         if "info" in data:
             dialect = Dialect.GO
-            data = {_FROM_GO.get(key, key): value for key, value in data.items()}
+            data = {"task" if key == "info" else key: value for key, value in data.items()}
         else:
             data["task"] = ""
-    if "ended" in data and "completed" not in data:
+    if "ended" in data and (dialect is Dialect.GO or not data.get("completed")):
         data["completed"] = data.pop("ended")
     _check(data)
     if body.count(b"[") + body.count(b"{") > _MAX_DEPTH:

@@ -118,6 +118,8 @@ def test_any_bytes(body: bytes) -> None:
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)) | TEXTS, JSON, max_size=8), st.booleans())
 @example({"result": {"a": 1}}, True)
 @example({"result": ["complete"]}, True)
+@example({"completed": None, "ended": None}, True)
+@example({"info": "", "completed": "2017-01-01", "ended": None}, True)
 @example({"created": "0001-01-01T00:00:00+14:00"}, True)
 def test_any_object(data: dict[str, Any], typed: bool) -> None:
     """Any JSON object is a task, which can then be used and written again, or a DecodeError."""
