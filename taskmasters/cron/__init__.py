@@ -1,0 +1,1 @@
+"""The cron taskmaster: makes tasks as time passes."""
