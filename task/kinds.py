@@ -296,5 +296,5 @@ _SCALARS: dict[type, Scalar] = {
         parse_time,
         _write_datetime,
     ),
-    date: Scalar((date,), "a date like 2006-01-02", date.fromisoformat, date.isoformat),
+    date: Scalar((date,), "a date like 2006-01-02", date.fromisoformat, str),
 }

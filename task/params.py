@@ -152,13 +152,14 @@ class Plan:
                 if isinstance(parameter.kind, Scalar) and parameter.part is not None:
                     if value is not None:
                         parts[parameter.part] = parameter.kind.format_plain(value)
-                elif value != parameter.absent():
+                elif value != parameter.absent() and not (value is None and parameter.kind.takes_empty):
                     text = "" if value is None else parameter.kind.write(value)
                     query[parameter.label] = f"{escape(parameter.label)}={text}"
             except ValueError as error:
                 raise ValueError(f"{parameter.name} cannot be written: {error}") from None
         try:
             written = str(URI.build(parts, "&".join(query[key] for key in sorted(query))))
+            written.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{', '.join(parts)} cannot be written: there is a lone surrogate in it") from None
         self._check(written, values)

@@ -22,7 +22,10 @@ _FRAGMENT_SAFE = _PATH_SAFE + "?"
 
 @dataclass(frozen=True, slots=True)
 class URI:
-    """A task value taken apart. The parts are percent-encoded as they were given; the scheme is in lower case."""
+    """A task value taken apart, percent-encoded as it was given but for the scheme, which is in lower case.
+
+    A host knows no percent-encoding: one with a ``/`` in it could not be told from host and path in an origin.
+    """
 
     scheme: str = ""
     login: str = ""
@@ -60,7 +63,7 @@ class URI:
         if "password" in parts:
             login += ":" + quote(parts["password"], safe="")
         fragment = quote(parts.get("fragment", ""), safe=_FRAGMENT_SAFE)
-        return cls(scheme, login, quote(host, safe=":[]"), quote(path, safe=_PATH_SAFE), query, fragment)
+        return cls(scheme, login, host, quote(path, safe=_PATH_SAFE), query, fragment)
 
     def part(self, name: str) -> str:
         """The plain text of one of :data:`PARTS`; empty if there is none. ``origin`` is without user and password.
@@ -69,9 +72,11 @@ class URI:
             ValueError: if its percent-encoding is not UTF-8.
         """
         if name == "origin":
-            return unescape(f"{self.scheme}://{self.host}{self.path}" if self.scheme else self.path)
+            return (f"{self.scheme}://{self.host}" if self.scheme else "") + unescape(self.path)
+        if name == "host":
+            return self.host
         if name == "filename":
-            return unescape(self.path.rpartition("/")[2])
+            return unescape(self.path).rpartition("/")[2]
         if name == "username":
             return unescape(self.login.partition(":")[0])
         if name == "password":
