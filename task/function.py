@@ -88,7 +88,8 @@ class _Arguments:
         fields = []
         for argument in inspect.signature(function).parameters.values():
             if argument.kind not in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY):
-                raise WorkerError(f"{name}: a task cannot give {argument}; use plain named arguments")
+                shown = argument.replace(annotation=argument.empty)
+                raise WorkerError(f"{name}: a task cannot fill {shown} ({argument.kind.description}); name it plainly")
             if argument.name not in hints:
                 raise WorkerError(f"{name}: the argument {argument.name} needs a type annotation")
             hint = hints[argument.name]

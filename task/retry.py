@@ -38,8 +38,8 @@ class Backoff:
     def delay(self, attempt: int) -> float:
         """Seconds to wait after the ``attempt``-th failure, counted from 1."""
         if self.kind == "exponential":
-            # A float holds no power of two above 1023; the limit is reached long before.
-            whole = min(self.max_delay, self.first * 2.0 ** min(max(attempt - 1, 0), 1000))
+            # A float holds no power of two above this one; the limit is reached long before.
+            whole = min(self.max_delay, self.first * 2.0 ** min(max(attempt - 1, 0), 1023))
             return whole / 2 + self.rng.uniform(0, whole / 2) if self.jitter else whole
         if self.kind == "fibonacci":
             return min(self.max_delay, self._fibonacci(attempt))
