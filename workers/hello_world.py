@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from task.context import Context
-from task.outcome import Outcome, complete
-from task.worker import Worker
+from task import Context, Outcome, Worker, complete
 
 __all__ = ["HelloWorld", "main"]
 

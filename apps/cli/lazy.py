@@ -22,7 +22,12 @@ class LazyGroup(click.Group):
     """A click group over a mapping of name to :class:`Entry`."""
 
     def __init__(self, *, entries: Mapping[str, Entry], kind: str = "command", **attributes: Any) -> None:
-        super().__init__(invoke_without_command=True, callback=_show_help, **attributes)
+        super().__init__(
+            invoke_without_command=True,
+            callback=_show_help,
+            subcommand_metavar=f"{kind.upper()} [ARGS]...",
+            **attributes,
+        )
         self._entries = entries
         self._kind = kind
 

@@ -49,9 +49,11 @@ class TaskFile:
             stream = self._stack.enter_context(open(0 if self._path == "-" else self._path, "rb"))
             self._stream = stream if stream.seekable() else self._copy(stream)
             self._start = stream.tell() if stream is self._stream else 0
-        except OSError as error:
+        except BaseException as error:
             self._stack.close()
-            raise SettingsError(f"cannot read {self.name}: {error.strerror}") from None
+            if isinstance(error, OSError):
+                raise SettingsError(f"cannot read {self.name}: {error.strerror}") from None
+            raise
         return self
 
     def __exit__(

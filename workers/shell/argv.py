@@ -97,8 +97,8 @@ def _placeholder(name: str, argument: str) -> Callable[[Task], str]:
         return lambda task: _meta(task, key)
     known = [*_PLAIN, *(f"{kind}:NAME" for kind in _NAMED)]
     raise SettingsError(
-        f"no placeholder is called {{{name}}} in {argument!r}{nearest(name, known)} A literal brace is written twice: "
-        f"{{{{{name}}}}}"
+        f"{argument!r}: there is no placeholder {{{name}}} (a literal brace is written twice: {{{{{name}}}}})"
+        f"{nearest(name, known)}"
     )
 
 

@@ -38,7 +38,8 @@ class Shell:
     """
 
     argv: Argv
-    env: Mapping[str, str] = field(default_factory=environment)
+    # May hold secrets, which no message may show.
+    env: Mapping[str, str] = field(default_factory=environment, repr=False)
     codes: Mapping[int, Result] = field(default_factory=dict)
     stdin: bool = False
     grace: float = 2.0

@@ -1,0 +1,1 @@
+"""The texts that ``taskbus new`` writes, with ``{{name}}`` and ``{{class}}`` to be filled in."""
