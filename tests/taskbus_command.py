@@ -56,9 +56,5 @@ def taskbus(*args: str, cwd: Path, stdin: bytes = b"", env: Mapping[str, str] | 
 
 def start(*args: str, cwd: Path, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
     """Start ``taskbus`` with its outputs as pipes."""
-    return subprocess.Popen(
-        command_line(*args),
-        cwd=cwd,
-        env=environment(env),
-        **({"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
-    )
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command_line(*args), cwd=cwd, env=environment(env), text=False, **(streams | options))

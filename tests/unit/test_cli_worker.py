@@ -46,11 +46,10 @@ def test_own_worker_runs(tmp_path: Path, target: str) -> None:
 
 
 def test_own_packages_may_be_called_as_ours(tmp_path: Path) -> None:
-    """User code that imports its own apps, workers and taskmasters gets its own, also beside files named as ours."""
+    """User code that imports its own apps, workers and taskmasters gets its own."""
     for name in ("apps", "workers", "taskmasters"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"mine = '{name}'\n")
-    (tmp_path / "click.py").write_text("raise SystemExit('the wrong click')\n")
     (tmp_path / "workers" / "hello.py").write_text(
         "import apps, workers, taskmasters\nassert apps.mine + workers.mine + taskmasters.mine\n" + HELLO
     )

@@ -39,10 +39,8 @@ def test_options_before_the_program_need_no_dashes(tmp_path: Path) -> None:
 def test_options_reach_the_program(tmp_path: Path) -> None:
     """Codes, variables and standard input are as asked for."""
     script = 'cat; echo "$WANTED $UNWANTED"; exit 9'
-    (done,) = shell(
-        tmp_path, "--warn-codes", "3, 9", "--alert-codes", "4", "--pass-env", "WANTED", "--stdin", "task", "--", "sh", "-c",
-        script,
-    ).tasks  # fmt: skip
+    options = ["--warn-codes", "3, 9", "--alert-codes", "4", "--pass-env", "WANTED", "--stdin", "task"]
+    (done,) = shell(tmp_path, *options, "--", "sh", "-c", script).tasks
 
     assert done["result"] == "warn"
     assert done["meta"]["exit_code"] == "9"
