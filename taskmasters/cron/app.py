@@ -1,0 +1,114 @@
+"""``taskbus taskmaster cron``: makes tasks as time passes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bus import BusURL, Message, OutputClosedError, connect, parse_url
+from task.exits import Exit
+from task.logs import setup_logs
+from task.settings import click_options, resolve
+from task.status import serve_status
+from taskmasters.clock import Clock, SystemClock
+from taskmasters.cron.explain import explain, preview
+from taskmasters.cron.options import CronOptions
+from taskmasters.cron.report import CronReport
+from taskmasters.cron.rules import CronRule, load_cron_rules
+from taskmasters.cron.state import NoState, SqliteState, State
+from taskmasters.cron.taskmaster import CronTaskmaster
+from taskmasters.running import run_until_stopped
+
+__all__ = ["cron"]
+
+_log = logging.getLogger("taskbus.cron")
+#: Standard output, as a bus: one task a line.
+_STDOUT = BusURL("stdio")
+#: Tasks written at a time in a preview.
+_BATCH = 500
+
+
+@click.command("cron", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("rules", metavar="RULES")
+@click.option("--check", is_flag=True, help="Explain each rule, with its next firing, and exit; 2 if one is wrong.")
+@click.option("--dry-run", is_flag=True, help="Print tasks when they come due instead of sending them.")
+@click.option(
+    "--next", "count", type=click.IntRange(1), metavar="N", help="Print the next N tasks of each rule and exit."
+)
+@click_options(CronOptions)
+def cron(rules: str, check: bool, dry_run: bool, count: int | None, config: Path | None, **flags: Any) -> Exit:
+    """Make tasks as time passes, by the rules in the TOML or YAML file RULES.
+
+    Several replicas may run: they give the same instant the same task id.
+    """
+    options = resolve(CronOptions, flags, config=config).settings
+    loaded = load_cron_rules(rules)
+    clock = SystemClock()
+    if check:
+        for line in explain(loaded, clock.now()):
+            click.echo(line)
+        return Exit.OK
+    setup_logs(options.log_level, options.log_format)
+    if count is not None:
+        return asyncio.run(_print(preview(loaded, clock.now(), count)))
+    return _run(rules, loaded, options, clock, dry_run)
+
+
+async def _print(bodies: Iterator[bytes]) -> Exit:
+    async with connect(_STDOUT) as bus:
+        producer = await bus.producer()
+        batch: list[Message] = []
+        for body in bodies:
+            batch.append(Message("preview", body))
+            if len(batch) == _BATCH:
+                await producer.publish_many(batch)
+                batch.clear()
+        if batch:
+            await producer.publish_many(batch)
+    return Exit.OK
+
+
+def _run(path: str, rules: Sequence[CronRule], options: CronOptions, clock: Clock, dry_run: bool) -> Exit:
+    state = _open_state(path, options.state, dry_run)
+    try:
+        return asyncio.run(_work(path, rules, options, clock, state, dry_run))
+    finally:
+        state.close()
+
+
+def _open_state(path: str, given: str | None, dry_run: bool) -> State:
+    if dry_run or given == "-":
+        return NoState()
+    return SqliteState(given or str(Path(path).with_suffix(".state.db")))
+
+
+async def _work(
+    path: str, rules: Sequence[CronRule], options: CronOptions, clock: Clock, state: State, dry_run: bool
+) -> Exit:
+    url = _STDOUT if dry_run else parse_url(options.bus)
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(connect(url))
+        producer = await stack.enter_async_context(await bus.producer())
+        taskmaster = CronTaskmaster(rules, producer, state, clock)
+        if options.status_port is not None:
+            report = CronReport(taskmaster, path, str(url), time.time())
+            sync = stack.enter_context(ExitStack())
+            sync.enter_context(serve_status(report, options.status_host, options.status_port))
+        _log.info(
+            "making tasks", extra={"event": "started", "rules": len(taskmaster.rules), "file": path, "bus": str(url)}
+        )
+        try:
+            finished = await run_until_stopped(taskmaster, options.kill_time)
+        except OutputClosedError:
+            if not dry_run:
+                raise
+            return Exit.OK
+        _log.info("stopped", extra={"event": "stopped", "sent": taskmaster.sent})
+        return Exit.OK if finished else Exit.INTERRUPTED

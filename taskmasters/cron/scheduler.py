@@ -1,0 +1,157 @@
+"""Which instants of which rules have come due. Knows no bus, no files and no clock but the moments it is told.
+
+Each rule has a cursor, its next instant, which only moves forward; the cursors wait in a heap. So the scheduler's
+memory is one entry for each rule, however far the bus is behind, and no instant comes twice.
+
+An instant is *missed* when nobody was there to see it come due: at its turn it is more than :data:`GRACE` late, and
+later than the scheduler was last known to be at work. Then the rule's policy decides on everything of that rule that
+has come due by now. What is late because the bus was away is not missed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from math import floor
+from typing import NamedTuple
+
+from bus.units import format_duration
+from taskmasters.cron.rules import CronRule, Missed
+
+__all__ = ["GRACE", "Firing", "Scheduler"]
+
+_log = logging.getLogger("taskbus.cron")
+#: Seconds an instant may be late without being missed.
+GRACE = 60.0
+
+
+class Firing(NamedTuple):
+    """A nominal instant of a rule that has come due."""
+
+    rule: CronRule
+    instant: int
+
+
+class _Cursor:
+    """Where one rule is. ``at`` is when its next instant comes due, ``fired`` is the latest instant that did."""
+
+    __slots__ = ("at", "entry", "fired", "instant", "rule")
+
+    def __init__(self, rule: CronRule, fired: int) -> None:
+        self.rule = rule
+        self.fired = fired
+        self.instant: int | None = None
+        self.at = 0.0
+        self.entry = 0
+
+
+class Scheduler:
+    """The cursors of all enabled rules.
+
+    ``fired`` is, by rule id, the latest instant dealt with in earlier runs; a rule it does not know begins at ``now``.
+    """
+
+    def __init__(self, rules: Iterable[CronRule], fired: Mapping[str, int], now: float) -> None:
+        self._cursors = {rule.id: _Cursor(rule, fired.get(rule.id, floor(now))) for rule in rules if rule.enabled}
+        self._heap: list[tuple[float, int, _Cursor]] = []
+        self._entries = 0
+        self._awake = float("-inf")
+        #: How often a rule's policy was asked about missed instants.
+        self.missed = 0
+        for cursor in self._cursors.values():
+            self._point(cursor, cursor.rule.schedule.next(cursor.fired))
+
+    @property
+    def wake(self) -> float | None:
+        """When the next instant comes due; None if none ever will."""
+        heap = self._heap
+        while heap and heap[0][1] != heap[0][2].entry:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now: float, limit: int = 1000) -> list[Firing]:
+        """The instants that have come due, earliest first, each once. More may be due if ``limit`` are returned."""
+        self._look_at_clock(now)
+        self._awake = now
+        firings: list[Firing] = []
+        while len(firings) < limit and (wake := self.wake) is not None and wake <= now:
+            cursor = heappop(self._heap)[2]
+            if cursor.instant is not None:
+                firings.append(Firing(cursor.rule, cursor.instant))
+                cursor.fired = cursor.instant
+                self._point(cursor, cursor.rule.schedule.next(cursor.instant))
+        return firings
+
+    def again(self, firings: Sequence[Firing], at: float) -> None:
+        """These could not be sent: have them, and what follows of their rules, come due again, not before ``at``."""
+        for rule, instant in sorted(firings, key=lambda firing: -firing.instant):
+            cursor = self._cursors[rule.id]
+            cursor.fired = instant - 1
+            self._point(cursor, instant, at)
+
+    def awake(self, now: float) -> None:
+        """Somebody is at work: what has come due until now is not missed."""
+        self._awake = now
+
+    def upcoming(self) -> dict[str, int | None]:
+        """The next instant of each rule, by id."""
+        return {cursor.rule.id: cursor.instant for cursor in self._cursors.values()}
+
+    def _point(self, cursor: _Cursor, instant: int | None, at: float = 0.0) -> None:
+        self._entries += 1
+        cursor.instant = instant
+        cursor.entry = self._entries
+        if instant is not None:
+            cursor.at = max(at, cursor.rule.due(instant))
+            heappush(self._heap, (cursor.at, cursor.entry, cursor))
+
+    def _look_at_clock(self, now: float) -> None:
+        if now < self._awake - GRACE:
+            self._go_back(now)
+        elif (wake := self.wake) is not None and now - max(wake, self._awake) > GRACE:
+            self._catch_up(now, now - wake)
+
+    def _catch_up(self, now: float, pause: float) -> None:
+        late = [cursor for cursor in self._cursors.values() if cursor.instant is not None and now - cursor.at > GRACE]
+        for cursor in late:
+            self._point(cursor, _first_wanted(cursor, now))
+        self.missed += len(late)
+        _log.warning(
+            "instants of %d rules passed unseen, the earliest %s ago",
+            len(late),
+            format_duration(round(pause)),
+            extra={"event": "missed", "rules": len(late), "pause_seconds": round(pause)},
+        )
+
+    def _go_back(self, now: float) -> None:
+        """What a clock that was ahead made us pass over is yet to come; what it made us send is not sent again."""
+        _log.warning(
+            "the clock went back by %s; what was sent is not sent again",
+            format_duration(round(self._awake - now)),
+            extra={"event": "clock-back"},
+        )
+        for cursor in self._cursors.values():
+            rule = cursor.rule
+            instant = rule.schedule.next(max(cursor.fired, floor(now - rule.jitter)))
+            if instant is not None and (cursor.instant is None or instant < cursor.instant):
+                self._point(cursor, instant)
+
+
+def _first_wanted(cursor: _Cursor, now: float) -> int | None:
+    """The first instant of a late rule that its policy wants fired."""
+    rule = cursor.rule
+    schedule = rule.schedule
+    before = max(cursor.fired, floor(now - rule.window) - 1)
+    if rule.missed is Missed.ALL:
+        return schedule.next(before)
+    if rule.missed is Missed.LAST:
+        instant = schedule.last(before, floor(now))
+        while instant is not None and rule.due(instant) > now:
+            instant = schedule.last(before, instant - 1)
+        if instant is not None:
+            return instant
+    instant = schedule.next(max(cursor.fired, floor(now - rule.jitter)))
+    while instant is not None and rule.due(instant) <= now:
+        instant = schedule.next(instant)
+    return instant

@@ -1,0 +1,152 @@
+"""The running cron taskmaster: what has come due is published, confirmed, and only then remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bus import BusError, ClosedError, Message, OutputClosedError, Producer
+from task.codec import encode
+from task.retry import Backoff
+from taskmasters.clock import Clock
+from taskmasters.cron.rules import CronRule
+from taskmasters.cron.scheduler import GRACE, Firing, Scheduler
+from taskmasters.cron.state import State, StateError
+
+__all__ = ["CronTaskmaster"]
+
+_log = logging.getLogger("taskbus.cron")
+#: Seconds between tries to publish. The longest is well below the grace of the scheduler, so nothing becomes missed.
+_BACKOFF = Backoff("exponential", 0.2, 20.0)
+
+
+class CronTaskmaster:
+    """Publishes the tasks of ``rules`` as they come due, until ``stop``.
+
+    A firing is remembered in ``state`` after its publish was confirmed: a crash in between publishes the same task,
+    with the same id, again.
+    """
+
+    def __init__(self, rules: Sequence[CronRule], producer: Producer, state: State, clock: Clock) -> None:
+        self._producer = producer
+        self._state = state
+        self._clock = clock
+        self._failures: defaultdict[str, int] = defaultdict(int)
+        self._unwritten: dict[str, tuple[str, str, int]] = {}
+        self.rules = [rule for rule in rules if rule.enabled]
+        #: Tasks published and confirmed.
+        self.sent = 0
+        #: Tries to publish that failed; each is repeated.
+        self.failed = 0
+        #: What keeps tasks from being published, by topic.
+        self.trouble: dict[str, str] = {}
+        self.scheduler = self._start()
+        self._stopping = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def stop(self) -> None:
+        """Publish no more than what is being published now."""
+        self._stopping = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def run(self) -> None:
+        """Work until ``stop``, or until no rule will ever fire again. Cancelling it loses nothing either.
+
+        Raises:
+            OutputClosedError, ClosedError: nothing can be published any more.
+        """
+        while not self._stopping:
+            firings = self.scheduler.due(self._clock.now())
+            if firings:
+                await self._send(firings)
+                self.scheduler.awake(self._clock.now())
+            elif (wake := self.scheduler.wake) is None:
+                return
+            else:
+                self._waiting = asyncio.ensure_future(self._clock.wait_until(wake))
+                try:
+                    await asyncio.wait([self._waiting])
+                finally:
+                    self._waiting.cancel()
+
+    def _start(self) -> Scheduler:
+        now = self._clock.now()
+        schedules = {rule.id: rule.schedule.text for rule in self.rules}
+        known = self._state.read(schedules)
+        ahead = sorted(rule for rule, instant in known.items() if instant > now + GRACE)
+        if ahead:
+            _log.warning(
+                "the state is ahead of the clock; these rules wait until the clock has caught up: %s",
+                ", ".join(ahead[:10]),
+                extra={"event": "state-ahead", "rules": len(ahead)},
+            )
+        # What is new begins now, and must be known to have begun should we be away at its first instant.
+        new = [(rule, text, int(now)) for rule, text in schedules.items() if rule not in known]
+        self._state.write(new)
+        return Scheduler(self.rules, known, now)
+
+    async def _send(self, firings: Sequence[Firing]) -> None:
+        by_topic: defaultdict[str, list[Firing]] = defaultdict(list)
+        for firing in firings:
+            by_topic[firing.rule.topic].append(firing)
+        try:
+            await self._publish(firings)
+        except BusError as error:
+            if isinstance(error, (OutputClosedError, ClosedError)):
+                raise
+            if error.transient or len(by_topic) == 1:
+                for topic, some in by_topic.items():
+                    self._postpone(topic, some, error)
+                return
+            await self._send_apart(by_topic)
+        else:
+            for topic, some in by_topic.items():
+                self._remember(topic, some)
+
+    async def _send_apart(self, by_topic: dict[str, list[Firing]]) -> None:
+        """One topic that refuses must not hold up the others."""
+        for topic, firings in by_topic.items():
+            try:
+                await self._publish(firings)
+            except (OutputClosedError, ClosedError):
+                raise
+            except BusError as error:
+                self._postpone(topic, firings, error)
+            else:
+                self._remember(topic, firings)
+
+    async def _publish(self, firings: Sequence[Firing]) -> None:
+        now = self._clock.now()
+        tasks = [(rule.topic, rule.make(instant, now)) for rule, instant in firings]
+        await self._producer.publish_many([Message(topic, encode(task), id=task.id) for topic, task in tasks])
+
+    def _postpone(self, topic: str, firings: Sequence[Firing], error: BusError) -> None:
+        self._failures[topic] += 1
+        self.failed += 1
+        delay = _BACKOFF.delay(self._failures[topic])
+        self.scheduler.again(firings, self._clock.now() + delay)
+        if self.trouble.get(topic) != str(error):
+            self.trouble[topic] = str(error)
+            _log.error(
+                "cannot publish to %s, trying again until it works: %s",
+                topic,
+                error,
+                extra={"event": "publish-failed", "topic": topic},
+            )
+
+    def _remember(self, topic: str, firings: Sequence[Firing]) -> None:
+        self.sent += len(firings)
+        self._failures.pop(topic, None)
+        if self.trouble.pop(topic, None) is not None:
+            _log.info("publishing to %s again", topic, extra={"event": "publish-recovered", "topic": topic})
+        for rule, instant in firings:
+            self._unwritten[rule.id] = (rule.id, rule.schedule.text, instant)
+        try:
+            self._state.write(self._unwritten.values())
+        except StateError as error:
+            _log.error("after a restart these tasks may be sent again, with the same ids: %s", error)
+        else:
+            self._unwritten.clear()

@@ -1,0 +1,1 @@
+"""The on-done taskmaster: makes tasks from tasks that are done."""
