@@ -10,9 +10,10 @@ import sys
 from dataclasses import dataclass
 
 from bus.errors import BusURLError
+from bus.lines.append import sync_directory
 from bus.lines.trouble import explain
 
-__all__ = ["Place", "is_pollable", "is_regular", "sync_directory"]
+__all__ = ["Place", "is_pollable", "is_regular"]
 
 _STANDARD = {"", "-", "/dev/stdin", "/dev/stdout"}
 _NAMED_FD = re.compile(r"/dev/fd/(\d{1,6})")
@@ -125,12 +126,3 @@ class Place:
             return standard
         named = _NAMED_FD.fullmatch(self.path)
         return int(named[1]) if named else None
-
-
-def sync_directory(path: str) -> None:
-    """Make the directory entry of ``path`` as durable as its contents."""
-    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

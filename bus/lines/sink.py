@@ -9,19 +9,17 @@ import os
 import select
 from abc import ABC, abstractmethod
 
+from bus.lines.append import append, ends_torn, sync_file, take_back
 from bus.lines.batcher import Batcher
 from bus.lines.place import Place, is_regular
 from bus.lines.trouble import explain
 
-__all__ = ["Sink", "append", "ends_torn", "open_sink", "sync_file"]
+__all__ = ["Sink", "open_sink"]
 
 #: Bytes a pipe takes in one piece, so that the lines of several writers do not mix (POSIX).
 _PIPE_BUF = select.PIPE_BUF
 #: Seconds between two looks for the reader of a named pipe.
 _NO_READER = 0.05
-
-#: Data and length on the disk; times of the file may lag.
-sync_file = getattr(os, "fdatasync", os.fsync)
 
 
 class Sink(ABC):
@@ -81,12 +79,21 @@ class _FileSink(Sink):
                 start = os.fstat(self._fd).st_size
                 if start != self._end and ends_torn(self._fd, start):
                     data = b"\n" + data
-                append(self._fd, start, data, sync=self._sync)
-                self._end = start + len(data)
+                begin = append(self._fd, data)
+                self._end = begin + len(data)
+                if self._sync:
+                    self._confirm(begin)
             finally:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
         except OSError as error:
             raise explain(error, f"cannot append to {self._name}") from error
+
+    def _confirm(self, begin: int) -> None:
+        try:
+            sync_file(self._fd)
+        except OSError:
+            take_back(self._fd, begin)
+            raise
 
     def _reopen(self) -> None:
         """The file was removed: what is written to it now would be gone with our descriptor."""
@@ -94,39 +101,6 @@ class _FileSink(Sink):
         if fd is not None:
             os.close(self._fd)
             self._fd = fd
-
-
-def ends_torn(fd: int, size: int) -> bool:
-    """Whether the file's last byte is not a newline: its last writer was interrupted. False where it cannot be read."""
-    if size == 0:
-        return False
-    try:
-        reading = os.open(f"/dev/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.pread(reading, 1, size - 1) != b"\n"
-    finally:
-        os.close(reading)
-
-
-def append(fd: int, start: int, data: bytes, *, sync: bool) -> None:
-    """Append to a regular file ``start`` bytes long, held under a lock; on any error it is as it was.
-
-    Raises:
-        OSError: no room, or the disk failed.
-    """
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(fd, left) :]
-        if sync:
-            sync_file(fd)
-    except OSError:
-        os.ftruncate(fd, start)
-        if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
-            os.lseek(fd, start, os.SEEK_SET)
-        raise
 
 
 class _PipeSink(Sink):
