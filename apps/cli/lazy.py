@@ -10,12 +10,18 @@ import click
 
 __all__ = ["Entry", "LazyGroup"]
 
+#: Longest line of help taken from a command.
+_HELP_WIDTH = 80
+
 
 class Entry(NamedTuple):
-    """Where a command is, as ``module:attribute``, and the line of help that the group shows for it."""
+    """Where a command is, as ``module:attribute``, and the line of help that the group shows for it.
+
+    Without one the command is imported for its own.
+    """
 
     target: str
-    help: str
+    help: str = ""
 
 
 class LazyGroup(click.Group):
@@ -54,7 +60,11 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section(f"{self._kind.capitalize()}s"):
-            formatter.write_dl([(name, entry.help) for name, entry in self._entries.items()])
+            formatter.write_dl([(name, self._help(ctx, name)) for name in self._entries])
+
+    def _help(self, ctx: click.Context, name: str) -> str:
+        command = None if self._entries[name].help else self.get_command(ctx, name)
+        return self._entries[name].help if command is None else command.get_short_help_str(_HELP_WIDTH)
 
 
 @click.pass_context
