@@ -44,6 +44,7 @@ class LinesConsumer(Consumer):
         self._returned: list[tuple[float, int, Delivery]] = []
         self._in_flight = 0
         self._reading = False
+        self._file_read: asyncio.Future[bytes] | None = None
         self._eof = False
         self._closed = False
         self._failure: BusError | None = None
@@ -118,6 +119,8 @@ class LinesConsumer(Consumer):
         if self._reading and self._pollable and self._fd is not None:
             asyncio.get_running_loop().remove_reader(self._fd)
             self._reading = False
+        if self._reading and self._file_read is not None:
+            await asyncio.wait([self._file_read])
         self._close_input()
 
     def _give_back(self, deliveries: Sequence[Delivery], delay: float, attempts: int, reasons: tuple[str, ...]) -> None:
@@ -168,7 +171,8 @@ class LinesConsumer(Consumer):
         if self._pollable:
             loop.add_reader(self._fd, self._read_pipe, self._fd)
         else:
-            loop.run_in_executor(None, os.read, self._fd, _BLOCK).add_done_callback(self._read_file)
+            self._file_read = loop.run_in_executor(None, os.read, self._fd, _BLOCK)
+            self._file_read.add_done_callback(self._read_file)
 
     def _read_pipe(self, fd: int) -> None:
         asyncio.get_running_loop().remove_reader(fd)
