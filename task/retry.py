@@ -46,11 +46,8 @@ class Backoff:
         return min(self.max_delay, self.first)
 
     def _fibonacci(self, attempt: int) -> float:
-        if not self.first:
-            return 0.0
         delay, following = self.first, self.first
-        for _ in range(attempt - 1):
-            if delay >= self.max_delay:
-                break
+        # By this many steps every float but zero has outgrown all limits.
+        for _ in range(min(attempt, 3100) - 1):
             delay, following = following, delay + following
         return delay
