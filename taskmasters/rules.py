@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import orjson
-
 from bus import BadNameError, check_topic
 from bus.units import parse_duration
 from bus.url import nearest
@@ -63,10 +61,8 @@ class Problems:
 class RuleTable:
     """One table being read. A getter that finds a mistake notes it and returns the default, so that reading goes on."""
 
-    def __init__(self, data: Mapping[Any, Any], place: Place, problems: Problems) -> None:
-        self._data = {key: value for key, value in data.items() if isinstance(key, str)}
-        for key in data.keys() - self._data.keys():
-            problems.add(place, f"the key {key!r} must be a text: put quotes around it")
+    def __init__(self, data: Mapping[str, Any], place: Place, problems: Problems) -> None:
+        self._data = data
         self._problems = problems
         self._known: set[str] = set()
         self.place = place
@@ -224,10 +220,6 @@ def load_rules(
         SettingsError: naming every mistake, or saying why the file cannot be read.
     """
     document = load_document(path)
-    try:
-        orjson.dumps(document.data, default=str, option=orjson.OPT_NON_STR_KEYS)
-    except orjson.JSONEncodeError as error:
-        raise document.error((), f"holds what no task can hold: {error}") from None
     problems = Problems(document)
     top = RuleTable(document.data, (), problems)
     rules = [rule for table in _tables(top, problems) if (rule := _read_one(table, read, problems))]
