@@ -6,6 +6,7 @@ not looked at, because a worker decides about them at run time.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
@@ -21,12 +22,20 @@ __all__ = ["check_cycles", "describe_chains", "followers", "on_cycles"]
 def followers(rules: Sequence[OnDoneRule]) -> dict[str, list[str]]:
     """For each enabled rule, by id, the rules that can match what it makes."""
     enabled = [rule for rule in rules if rule.enabled]
-    matching: dict[tuple[str, str | None], list[str]] = {}
+    of_type: defaultdict[str, list[OnDoneRule]] = defaultdict(list)
+    of_any: list[OnDoneRule] = []
     for rule in enabled:
-        made = (rule.type, rule.job)
-        if made not in matching:
-            matching[made] = [other.id for other in enabled if other.match.produced_by(*made)]
-    return {rule.id: matching[rule.type, rule.job] for rule in enabled}
+        if rule.match.type is None or not rule.match.type.literal:
+            of_any.append(rule)
+        else:
+            for kind in set(rule.match.type.given):
+                of_type[kind].append(rule)
+    return {
+        rule.id: [
+            other.id for other in (*of_type.get(rule.type, ()), *of_any) if other.match.produced_by(rule.type, rule.job)
+        ]
+        for rule in enabled
+    }
 
 
 def check_cycles(rules: Sequence[OnDoneRule], problems: Problems) -> None:

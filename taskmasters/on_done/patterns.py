@@ -28,6 +28,11 @@ class Texts:
         globs = "|".join(f"(?:{translate(text)})" for text in given if _GLOB.search(text))
         self._globs = re.compile(globs) if globs else None
 
+    @property
+    def literal(self) -> bool:
+        """Whether nothing but the texts themselves matches."""
+        return self._globs is None
+
     def match(self, text: str | None) -> bool:
         """Whether ``text`` is one of these. A missing one is none."""
         if text is None:
