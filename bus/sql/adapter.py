@@ -301,20 +301,21 @@ class _SqliteConsumer(Consumer):
         before, self._version = self._version, version
         return bool(before != version)
 
-    def _mine(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        return [delivery for delivery in deliveries if delivery in self._open]
+    def _mine(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        """Those not settled yet, and those known to be lost."""
+        mine = [delivery for delivery in deliveries if delivery in self._open]
+        return mine, [delivery for delivery in deliveries if delivery.handle is None]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        mine = self._mine(deliveries)
-        if not mine:
-            return
+        mine, gone = self._mine(deliveries)
 
         def work(db: sqlite3.Connection) -> list[Delivery]:
             lost = self._queue.lost(db, mine)
             self._queue.ack(db, mine)
             return lost
 
-        self._settled(mine, await self._bus.write(work))
+        lost = await self._bus.write(work) if mine else []
+        self._settled(mine, gone + lost)
 
     async def finish(self, deliveries: Sequence[Delivery], messages: Sequence[Message], producer: Producer) -> None:
         if not isinstance(producer, _SqliteProducer) or producer.bus.path != self._bus.path:
@@ -322,7 +323,9 @@ class _SqliteConsumer(Consumer):
             return
         producer.check_open()
         producer.bus.check(messages)
-        mine = self._mine(deliveries)
+        mine, gone = self._mine(deliveries)
+        if gone:
+            self._settled([], gone)
         now = self._bus.clock()
 
         def work(db: sqlite3.Connection) -> list[Delivery]:
@@ -345,9 +348,7 @@ class _SqliteConsumer(Consumer):
         await self._return(deliveries, delay, None, count=False)
 
     async def _return(self, deliveries: Sequence[Delivery], delay: float, reason: str | None, *, count: bool) -> None:
-        mine = self._mine(deliveries)
-        if not mine:
-            return
+        mine, gone = self._mine(deliveries)
         ready_at = self._bus.clock() + delay
 
         def work(db: sqlite3.Connection) -> list[Delivery]:
@@ -355,12 +356,14 @@ class _SqliteConsumer(Consumer):
             self._queue.give_back(db, mine, ready_at, reason, count=count)
             return lost
 
-        self._settled(mine, await self._bus.write(work, self.topic))
+        lost = await self._bus.write(work, self.topic) if mine else []
+        self._settled(mine, gone + lost)
 
     def _settled(self, deliveries: Sequence[Delivery], lost: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._open.pop(delivery, None)
         if lost:
+            self._lose(lost)
             ids = ", ".join(delivery.id for delivery in lost[:5])
             raise LeaseLostError(
                 f"the lease on {len(lost)} message(s) of topic {self.topic!r} was lost (ids {ids})",
@@ -368,15 +371,17 @@ class _SqliteConsumer(Consumer):
                 topic=self.topic,
             )
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        mine = self._mine(deliveries)
-        if not mine:
-            return []
-        now = self._bus.clock()
-        lost = await self._bus.write(lambda db: self._queue.extend(db, mine, now))
-        for delivery in lost:
+    def _lose(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
             self._open.pop(delivery, None)
-        return lost
+            delivery.handle = None  # so that it is known as lost for as long as its holder keeps it
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        mine, gone = self._mine(deliveries)
+        now = self._bus.clock()
+        lost = await self._bus.write(lambda db: self._queue.extend(db, mine, now)) if mine else []
+        self._lose(lost)
+        return gone + lost
 
     async def close(self) -> None:
         if self._ended:
