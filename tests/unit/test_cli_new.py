@@ -42,6 +42,15 @@ def test_starter_passes_its_own_tests(tmp_path: Path, name: str, made: str) -> N
     assert b"2 passed" in tests.stdout
 
 
+def test_example_rules_are_right(tmp_path: Path) -> None:
+    """The rule file of the starter is one the cron taskmaster takes."""
+    taskbus("new", "worker", "resize", cwd=tmp_path)
+    result = taskbus("taskmaster", "cron", "rules.toml", "--next", "1", cwd=tmp_path / "resize")
+
+    assert result.code == 0
+    assert [task["type"] for task in result.tasks] == ["resize"]
+
+
 def test_existing_folder_is_left_as_it_is(tmp_path: Path) -> None:
     """Nothing is overwritten."""
     (tmp_path / "mine").mkdir()
