@@ -1,103 +1,135 @@
-"""Configuration and rule files: TOML or YAML, read whole or not at all, with the line of every key for errors."""
+"""Reading a TOML or YAML file that people write, so that whatever is wrong in it is told with file, line and key."""
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from task.errors import SettingsError
-from task.locate import Place, toml_lines, yaml_lines
+from task.locate import Misplaced, ValuePath, toml_lines, yaml_lines
 
-__all__ = ["Document", "load_document"]
+__all__ = ["MAX_SIZE", "Document", "load_document", "parse_document"]
 
-#: Bytes of the largest file read.
-_MAX_SIZE = 1024 * 1024
-_FORMATS = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML"}
+#: Bytes. A longer file is a mistake: these files are written by people.
+MAX_SIZE = 1 << 20
+
+_TOML_PLACE = re.compile(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
+#: So many keys joined by dots. tomllib needs minutes for a line of nothing else, and nobody means one.
+_DEEP_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){100}""")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file: its ``data``, and where in it each key stands."""
+    """A file that was read."""
 
-    path: Path
+    #: The file, as it was named.
+    path: str
+    #: What it says. Always a table; dates and times are left as the format reads them.
     data: dict[str, Any]
-    _lines: dict[Place, int] = field(repr=False, default_factory=dict)
+    _lines: Mapping[ValuePath, int]
 
-    def line(self, place: Place) -> int | None:
-        """The line (from 1) of ``place``, such as ``("rule", 0, "cron")``, or of the nearest thing that holds it."""
-        while place:
-            if place in self._lines:
-                return self._lines[place]
-            place = place[:-1]
+    def line(self, path: Sequence[str | int]) -> int | None:
+        """The line of the value at ``path``, or of the nearest value around it; None for the file as a whole."""
+        for length in range(len(path), 0, -1):
+            found = self._lines.get(tuple(path[:length]))
+            if found:
+                return found
         return None
 
-    def error(self, place: Place, message: str) -> SettingsError:
-        """``rules.toml:12: rule[0].cron: message``, to be raised."""
-        line = self.line(place)
-        at = f"{self.path}:{line}" if line else str(self.path)
-        return SettingsError(f"{at}: {_dotted(place)}: {message}" if place else f"{at}: {message}")
+    def error(self, path: Sequence[str | int], message: str) -> SettingsError:
+        """The error to raise for the value at ``path``: ``rules.toml:12: rule[0].cron: message``."""
+        line = self.line(path)
+        place = self.path if line is None else f"{self.path}:{line}"
+        return SettingsError(f"{place}: {_dotted(path)}: {message}" if path else f"{place}: {message}")
 
 
 def load_document(path: str | os.PathLike[str]) -> Document:
-    """Read a TOML (``.toml``) or YAML (``.yaml``, ``.yml``) file.
+    """Read a ``.toml``, ``.yaml`` or ``.yml`` file.
 
     Raises:
-        SettingsError: if it cannot be read or is not well formed; the text gives file and line.
+        SettingsError: if it cannot be read, is not UTF-8, is longer than MAX_SIZE or breaks the rules of its format.
     """
-    path = Path(path)
-    form = _FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise SettingsError(f"{path}: a configuration file is named .toml, .yaml or .yml")
-    text = _read(path)
-    data, lines = _parse_toml(path, text) if form == "TOML" else _parse_yaml(path, text)
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path}: it must hold keys with values, not {type(data).__name__}")
-    return Document(path, data, lines)
-
-
-def _read(path: Path) -> str:
+    name = os.fspath(path)
+    _format(name)
     try:
-        size = path.stat().st_size
-        if size > _MAX_SIZE:
-            raise SettingsError(f"{path}: {size} bytes are more than a configuration file may have ({_MAX_SIZE})")
-        return path.read_text(encoding="utf-8-sig")
+        with open(name, "rb") as file:
+            body = file.read(MAX_SIZE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"{name}: cannot be read: {reason}") from None
+    if len(body) > MAX_SIZE:
+        raise SettingsError(f"{name}: is longer than {MAX_SIZE} bytes")
+    try:
+        text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 (byte {error.start})") from None
-    except FileNotFoundError:
-        raise SettingsError(f"there is no file {path}") from None
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+        line = body.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{name}:{line}: is not UTF-8 text") from None
+    return parse_document(text, name)
 
 
-def _parse_toml(path: Path, text: str) -> tuple[Any, dict[Place, int]]:
+def parse_document(text: str, name: str) -> Document:
+    """The document that ``text`` is; the ending of ``name`` tells its format. Raises SettingsError."""
     try:
-        return tomllib.loads(text), toml_lines(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: {error}") from None
+        return _toml(text, name) if _format(name) == "toml" else _yaml(text, name)
     except RecursionError:
-        raise SettingsError(f"{path}: nested too deeply") from None
+        raise SettingsError(f"{name}: is nested too deeply") from None
 
 
-def _parse_yaml(path: Path, text: str) -> tuple[Any, dict[Place, int]]:
+def _format(name: str) -> str:
+    ending = os.path.splitext(name)[1].lower()
+    if ending not in (".toml", ".yaml", ".yml"):
+        raise SettingsError(f"{name}: its name must end in .toml, .yaml or .yml")
+    return "toml" if ending == ".toml" else "yaml"
+
+
+def _toml(text: str, name: str) -> Document:
+    if deep := _DEEP_KEY.search(text):
+        raise SettingsError(f"{name}:{text.count(chr(10), 0, deep.start()) + 1}: is nested too deeply")
+    try:
+        data = tomllib.loads(text)
+    except ValueError as error:
+        match = _TOML_PLACE.fullmatch(str(error))
+        if match is None:
+            raise SettingsError(f"{name}: {error}") from None
+        line = match[2] or text.count("\n") + 1
+        raise SettingsError(f"{name}:{line}: {match[1]}") from None
+    return Document(name, data, toml_lines(text))
+
+
+def _yaml(text: str, name: str) -> Document:
     import yaml
 
     try:
-        lines = yaml_lines(text)
-        return yaml.safe_load(text) or {}, lines
+        # What safe_load does, with a look at the nodes before values are built from them.
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return Document(name, {}, {})
+        if not isinstance(root, yaml.MappingNode):
+            raise SettingsError(f"{name}: must be a table of keys and values")
+        lines = yaml_lines(root, loader.construct_object)
+        return Document(name, loader.construct_document(root), lines)
     except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SettingsError(f"{path}{line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise SettingsError(f"{path}: {error}") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: nested too deeply") from None
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise SettingsError(f"{name}:{mark.line + 1}: {what}" if mark else f"{name}: {what}") from None
+    except Misplaced as error:
+        raise SettingsError(f"{name}:{error.line}: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SettingsError(f"{name}:{line}: holds a character no text has: U+{error.character:04X}") from None
 
 
-def _dotted(place: Place) -> str:
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+def _dotted(path: Sequence[str | int]) -> str:
+    out = ""
+    for part in path:
+        if isinstance(part, int):
+            out += f"[{part}]"
+        else:
+            out += ("." if out else "") + (part if _BARE.fullmatch(part) else repr(part))
+    return out
