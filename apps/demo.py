@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -69,6 +70,7 @@ def main() -> int:
 async def _demo() -> int:
     with tempfile.TemporaryDirectory(prefix="taskbus-demo-") as folder:
         url = f"sqlite:{folder}/demo.db"
+        rules = shutil.copytree(_RULES, Path(folder) / "rules")
         observer = Observer()
         async with bus.connect(url) as b, AsyncExitStack() as stack:
             watchers = [asyncio.create_task(_watch(b, topic, observer)) for topic in _TOPICS]
@@ -79,18 +81,17 @@ async def _demo() -> int:
                 for command in (
                     ("worker", "hello-world"),
                     ("worker", "hello-world"),
-                    ("worker", str(_RULES / "shout.py")),
-                    ("taskmaster", "on-done", str(_RULES / "on_done.toml")),
+                    ("worker", str(rules / "shout.py")),
+                    ("taskmaster", "on-done", str(rules / "on_done.toml")),
                 )
             ]
-            cron = await _start(stack, url, folder, "taskmaster", "cron", str(_RULES / "cron.toml"))
+            cron = await _start(stack, url, folder, "taskmaster", "cron", str(rules / "cron.toml"))
             await _until(lambda: bool(observer.made) or cron.returncode is not None, _FINISH)
             await _until(lambda: cron.returncode is not None, _MAKE)
             await _stop(cron)
             await _until(lambda: not observer.lost, _FINISH)
-            for process in workers:
-                await _stop(process)
-        return _summary(observer)
+            shares = [await _share(process) for process in workers[:2]]
+        return _summary(observer, shares)
 
 
 async def _watch(b: bus.Bus, topic: str, observer: Observer) -> None:
@@ -113,9 +114,12 @@ async def _subscribed(b: bus.Bus) -> None:
 
 async def _start(stack: AsyncExitStack, url: str, folder: str, *command: str) -> asyncio.subprocess.Process:
     _say("start", "taskbus " + " ".join(command))
-    environment = {**os.environ, "TASKBUS_BUS": url, "TASKBUS_LOG_LEVEL": "warning"}
+    environment = {**os.environ, "TASKBUS_BUS": url, "TASKBUS_LOG_FORMAT": "json"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "apps.cli.main", *command, env=environment, cwd=folder
+        *(sys.executable, "-P", "-m", "apps.cli.main", *command),
+        env=environment,
+        cwd=folder,
+        stderr=asyncio.subprocess.PIPE,
     )
     stack.push_async_callback(_stop, process)
     return process
@@ -125,6 +129,17 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
         await process.wait()
+
+
+async def _share(process: asyncio.subprocess.Process) -> int:
+    """Stop a worker; how many tasks it did, as its last log line says."""
+    process.send_signal(signal.SIGTERM)
+    _, log = await process.communicate()
+    for line in reversed(log.splitlines()):
+        entry = orjson.loads(line)
+        if entry.get("event") == "stopped":
+            return int(entry.get("complete", 0))
+    return 0
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
@@ -140,12 +155,14 @@ async def _until(condition: Callable[[], bool], seconds: float) -> None:
         await asyncio.sleep(0.05)
 
 
-def _summary(observer: Observer) -> int:
+def _summary(observer: Observer, shares: list[int]) -> int:
     hellos = sum(1 for (kind, _), count in observer.done.items() if kind == "hello-world" and count)
     shouts = sum(1 for (kind, _), count in observer.done.items() if kind == "shout" and count)
     twice = sum(count - 1 for count in observer.done.values() if count > 1)
+    one, other = shares
+    print(f"\nthe two hello-world workers did {one} and {other}")  # noqa: T201
     print(  # noqa: T201
-        f"\nmade {len(observer.made)}, done {hellos}, chained {len(observer.chained)}, done {shouts}, "
+        f"made {len(observer.made)}, done {hellos}, chained {len(observer.chained)}, done {shouts}, "
         f"done twice {twice}, lost = {observer.lost}"
     )
     return 0 if observer.made and not observer.lost else 1
