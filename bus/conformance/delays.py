@@ -57,17 +57,18 @@ class DelayTests:
         consumer = await bench.consumer()
         await _comes_after(bench, consumer, b"{}", start, delay)
 
-    @case(delivers=False)
-    async def test_a_delay_that_cannot_be_kept_is_refused(self, bench: Bench) -> None:
-        """A publish delay over the declared one, or any without it, is an UnsupportedError and nothing is sent."""
+    @case("publish_delay", delivers=False)
+    async def test_too_long_a_delay_is_refused(self, bench: Bench) -> None:
+        """A publish delay over the declared one is an UnsupportedError, and nothing of the call is sent."""
         longest = bench.caps.publish_delay
-        if longest == float("inf"):
-            pytest.skip("publish_delay is declared without limit")
-        messages = [Message(bench.topic, b"{}"), Message(bench.topic, b"{}", delay=(longest or 0.0) + 10.0)]
-        with pytest.raises(UnsupportedError):
-            await (await bench.producer()).publish_many(messages)
-        bench.require()
-        await bench.drain(await bench.feed(bodies(1)), bodies(1))
+        if not longest or longest == float("inf"):
+            pytest.skip("capability publish_delay is declared without limit")
+        await _refused(bench, longest + 10.0)
+
+    @case(lacks=["publish_delay"], delivers=False)
+    async def test_without_publish_delay_it_is_refused(self, bench: Bench) -> None:
+        """Without ``publish_delay`` any delay is an UnsupportedError, and nothing of the call is sent."""
+        await _refused(bench, 0.5)
 
     @case("nack_delay")
     async def test_c11_a_nacked_message_comes_when_due(self, bench: Bench) -> None:
@@ -115,6 +116,14 @@ class DelayTests:
 
 def _delay(bench: Bench, longest: float | None) -> float:
     return min(_LONG if bench.target.clock else bench.target.delay, longest or 0.0)
+
+
+async def _refused(bench: Bench, delay: float) -> None:
+    messages = [Message(bench.topic, b"{}"), Message(bench.topic, b"{}", delay=delay)]
+    with pytest.raises(UnsupportedError):
+        await (await bench.producer()).publish_many(messages)
+    bench.require()
+    await bench.drain(await bench.feed(bodies(1)), bodies(1))
 
 
 async def _comes_after(bench: Bench, consumer: Consumer, body: bytes, start: float, delay: float) -> None:

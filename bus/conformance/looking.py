@@ -64,7 +64,7 @@ class LookingTests:
 
     @case("depth", "retained", lacks=["finite"])
     async def test_depth_before_any_group(self, bench: Bench) -> None:
-        """What waits for the first group is counted, and looking does not make a group."""
+        """What waits for the first group is counted, for whichever name is asked."""
         await bench.publish(*bodies(3))
         await _becomes(bench, Depth(3), lambda: bench.bus.depth(bench.topic, "g"))
         await _becomes(bench, Depth(3), lambda: bench.bus.depth(bench.topic, "other"))

@@ -49,6 +49,12 @@ class PublishingTests:
         sent = [b"x" * _size(bench)]
         await bench.drain(await bench.feed(sent), sent)
 
+    @case(lacks=["max_size"])
+    async def test_c01_without_max_size_a_large_body_arrives(self, bench: Bench) -> None:
+        """Without ``max_size`` a body of 4 MiB arrives."""
+        sent = [b"x" * 4 * 1024**2]
+        await bench.drain(await bench.feed(sent), sent)
+
     @case("max_size", delivers=False)
     async def test_p04_too_large_is_refused(self, bench: Bench) -> None:
         """One body over ``max_size`` is a TooLargeError each time, and nothing of the call is sent."""
