@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from bus.contract import Bus
@@ -30,19 +29,24 @@ class Adapter(NamedTuple):
     extra: str | None = None
 
 
-_BUILT_IN = (
-    Adapter("file", "bus.file", "FileBus"),
-    Adapter("lines", "bus.lines", "LinesBus"),
-    Adapter("memory", "bus.memory", "MemoryBus"),
-    Adapter("null", "bus.null", "NullBus"),
-    Adapter("sqlite", "bus.sql", "SqliteBus"),
-    Adapter("stdio", "bus.lines", "LinesBus"),
-)
+_BUILT_IN = {
+    adapter.scheme: adapter
+    for adapter in (
+        Adapter("file", "bus.file", "FileBus"),
+        Adapter("lines", "bus.lines", "LinesBus"),
+        Adapter("memory", "bus.memory", "MemoryBus"),
+        Adapter("null", "bus.null", "NullBus"),
+        Adapter("sqlite", "bus.sql", "SqliteBus"),
+        Adapter("stdio", "bus.lines", "LinesBus"),
+    )
+}
 
 
 def adapters() -> dict[str, Adapter]:
     """Every known adapter by scheme: the built-in ones, then those of installed third parties."""
-    known = {adapter.scheme: adapter for adapter in _BUILT_IN}
+    from importlib.metadata import entry_points  # costs 20 ms, which every start would pay
+
+    known = dict(_BUILT_IN)
     for point in entry_points(group=ENTRY_POINTS):
         module, _, name = point.value.partition(":")
         known.setdefault(point.name, Adapter(point.name, module, name))
@@ -79,8 +83,8 @@ def connect(url: str | BusURL, *, clock: Clock = time.time) -> Bus:
         MissingExtraError: naming the extra to install.
     """
     parsed = parse_url(url) if isinstance(url, str) else url
-    known = adapters()
-    if parsed.scheme not in known:
-        raise BusURLError(f"no bus has the scheme {parsed.scheme!r}{nearest(parsed.scheme, list(known))}")
-    cls: Callable[..., Bus] = load(known[parsed.scheme])
+    adapter = _BUILT_IN.get(parsed.scheme) or adapters().get(parsed.scheme)
+    if adapter is None:
+        raise BusURLError(f"no bus has the scheme {parsed.scheme!r}{nearest(parsed.scheme, list(adapters()))}")
+    cls: Callable[..., Bus] = load(adapter)
     return cls(parsed, clock=clock)

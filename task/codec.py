@@ -7,6 +7,7 @@ that dialect is written in it again, so that both toolkits can share a bus.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -28,6 +29,7 @@ _TIMES = ("created", "started", "completed")
 _TO_GO = {"task": "info", "completed": "ended"}
 #: Levels of nesting that orjson writes; it reads four times as many.
 _MAX_DEPTH = 254
+_SPECIAL = ("meta", "result")
 #: How much of a wrong value is shown in an error.
 _SHOWN = 60
 
@@ -77,8 +79,29 @@ def _check(data: dict[str, Any]) -> None:
         raise DecodeError("no-type", f"a task needs a type: {_show(kind)} is none" if kind else "the task has no type")
     if type(data["task"]) is not str:
         raise DecodeError("bad-field", f"the task's value must be a text, not {_kind(data['task'])}")
-    if len(data) <= 2:
-        return
+    if not _is_plain(data):
+        _check_thoroughly(data)
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    """Whether every known key holds what it should and needs no change: nearly always, so it is found out quickly."""
+    for key, value in data.items():
+        if type(value) is str:
+            if key in _TIMES:
+                if value[-1:] != "Z":
+                    return False
+                try:
+                    datetime.fromisoformat(value)
+                except ValueError:
+                    return False
+            elif key in _SPECIAL:
+                return False
+        elif key in _SPECIAL or key in _TIMES or key in _TEXTS:
+            return False
+    return True
+
+
+def _check_thoroughly(data: dict[str, Any]) -> None:
     for key in _TEXTS:
         value = data.get(key)
         if type(value) is not str and key in data:

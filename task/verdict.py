@@ -76,7 +76,7 @@ class Judge:
                 return Verdict(delivery, Action.NACK, "retried", (), delay, outcome.msg or None, assignment)
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         messages = () if self.done_topic is None else (self._done(assignment, outcome),)
-        return Verdict(delivery, Action.FINISH, outcome.result.value, messages, 0.0, None, assignment)
+        return Verdict(delivery, Action.FINISH, outcome.result._value_, messages, 0.0, None, assignment)
 
     def undecodable(self, delivery: Delivery, problem: DecodeError) -> Verdict:
         """The verdict on bytes that are no task."""
@@ -123,7 +123,7 @@ class Judge:
     def _done(self, assignment: Assignment, outcome: Outcome) -> Message:
         task = assignment.task
         body = encode_done(
-            task, outcome.result.value, outcome.msg, assignment.started, assignment.completed, outcome.meta
+            task, outcome.result._value_, outcome.msg, assignment.started, assignment.completed, outcome.meta
         )
         return self._message(body, assignment.delivery, task)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
-from bus import Bus, BusURL, Consumer, Depth, Health, adapters, connect, dead_topic, parse_url
+from bus import Bus, BusURL, Consumer, Depth, Health, connect, dead_topic, parse_url
 from task.errors import SettingsError
 from task.exits import Exit
 from task.launcher import Launcher
@@ -35,7 +35,7 @@ def endpoint(text: str) -> BusURL:
     if text == "-":
         return BusURL("stdio")
     match = _SCHEME.match(text)
-    if match and match[1] in adapters() and not Path(text).exists():
+    if match and not Path(text).exists():
         return parse_url(text)
     return BusURL("lines", text)
 
