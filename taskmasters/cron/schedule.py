@@ -46,6 +46,8 @@ _RANGES = (
 )
 #: An expression longer than this is no expression.
 _LONGEST = 500
+#: Seconds.
+_LONGEST_EVERY = 3660 * 86400
 #: How far apart the first and the second guess at the latest moment lie, in seconds.
 _FIRST_GUESS = 60
 
@@ -172,8 +174,8 @@ def _parse_every(text: str, words: list[str]) -> Schedule:
     if len(words) != 1:
         raise ValueError(f"{text!r}: write {_EVERY} and a duration, as in '{_EVERY} 90s'")
     seconds = parse_duration(words[0])
-    if seconds < 1 or seconds != int(seconds):
-        raise ValueError(f"{text!r}: {_EVERY} takes whole seconds, at least 1s")
+    if not 1 <= seconds <= _LONGEST_EVERY or seconds != int(seconds):
+        raise ValueError(f"{text!r}: {_EVERY} takes whole seconds, from 1s to {format_duration(_LONGEST_EVERY)}")
     return _Every(int(seconds))
 
 

@@ -64,6 +64,7 @@ class CronTaskmaster:
                 await self._send(firings)
                 self.scheduler.awake(self._clock.now())
             elif (wake := self.scheduler.wake) is None:
+                _log.warning("no rule will ever fire", extra={"event": "nothing-to-do"})
                 return
             else:
                 self._waiting = asyncio.ensure_future(self._clock.wait_until(wake))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bus import BusURL, Capabilities, Message, OutputClosedError, Producer, connect, dead_topic, parse_url
+from bus import BusURL, Capabilities, Message, OutputClosedError, Producer, check_topic, connect, dead_topic, parse_url
 from task.errors import SettingsError
 from task.exits import Exit
 from task.logs import setup_logs
@@ -59,7 +59,8 @@ def on_done(rules: str, check: bool, dry_run: bool, config: Path | None, **flags
 
 async def _work(path: str, rules: Sequence[OnDoneRule], options: OnDoneOptions, dry_run: bool) -> Exit:
     source, target = _endpoints(options, dry_run)
-    dead = options.dead_topic or dead_topic(options.topic)
+    dead = check_topic(options.dead_topic or dead_topic(options.topic))
+    _check_topics(rules, options.topic, dead)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(connect(source))
         outlet = origin if target == source else await stack.enter_async_context(connect(target))
@@ -103,6 +104,12 @@ def _endpoints(options: OnDoneOptions, dry_run: bool) -> tuple[BusURL, BusURL]:
     if options.out is not None:
         return source, endpoint(options.out)
     return source, _STDOUT if source.scheme in _PLAIN else source
+
+
+def _check_topics(rules: Sequence[OnDoneRule], *ours: str) -> None:
+    for rule in rules:
+        if rule.enabled and rule.topic in ours:
+            raise SettingsError(f"rule {rule.id} sends to the topic {rule.topic}, where no worker would find its tasks")
 
 
 def _check_delays(rules: Sequence[OnDoneRule], capabilities: Capabilities, bus: str, dry_run: bool) -> None:

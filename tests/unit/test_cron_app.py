@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from bus import OutputClosedError
 from task.app import invoke
 from task.exits import Exit
 from taskmasters.commands import commands
 from taskmasters.cron.app import cron
+from taskmasters.running import run_until_stopped
 
 RULES = """
 [[rule]]
@@ -82,3 +87,60 @@ def test_the_commands_exist() -> None:
     for target in commands.values():
         module, _, name = target.partition(":")
         assert invoke(getattr(importlib.import_module(module), name), ["--help"]) == Exit.OK
+
+
+class Stubborn:
+    """A taskmaster that ends only when it is cancelled; ``stopped`` counts requests."""
+
+    def __init__(self, polite: bool) -> None:
+        self.polite = polite
+        self.stopped = 0
+        self.end = asyncio.Event()
+
+    async def run(self) -> None:
+        """Ask for a SIGTERM, then wait."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        await self.end.wait()
+
+    def stop(self) -> None:
+        """End, if polite; otherwise have a second signal sent."""
+        self.stopped += 1
+        if self.polite:
+            self.end.set()
+        elif self.stopped == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_second_signal_hastens(polite: bool) -> None:
+    """A signal lets what runs come to an end; a second one does not wait for it."""
+
+    async def main() -> None:
+        taskmaster = Stubborn(polite)
+        async with asyncio.timeout(10):
+            assert await run_until_stopped(taskmaster, kill_time=60.0) is polite
+        assert taskmaster.stopped == (1 if polite else 2)
+
+    asyncio.run(main())
+
+
+def test_the_kill_time_ends() -> None:
+    """What does not end within the kill time is cut short."""
+
+    class Deaf(Stubborn):
+        def stop(self) -> None:
+            """Not heard."""
+
+    assert asyncio.run(run_until_stopped(Deaf(polite=False), kill_time=0.05)) is False
+
+
+def test_what_run_raises_is_raised() -> None:
+    """An error of the taskmaster ends it."""
+
+    class Failing(Stubborn):
+        async def run(self) -> None:
+            """Fail."""
+            raise OutputClosedError("gone")
+
+    with pytest.raises(OutputClosedError):
+        asyncio.run(run_until_stopped(Failing(polite=True), kill_time=1.0))

@@ -141,6 +141,7 @@ def test_next(expression: str, after: str, expected: str) -> None:
         ("@every 1x", "'1x' is not a duration"),
         ("@every 500ms", "@every takes whole seconds"),
         ("@every -5s", "@every takes whole seconds"),
+        ("@every 99999999999d", "@every takes whole seconds, from 1s to 3660d"),
     ],
 )
 def test_what_is_no_schedule(text: str, said: str) -> None:

@@ -13,6 +13,7 @@ from bus import ClosedError, Message, NoSuchTopicError, OutputClosedError, Produ
 from task.codec import decode
 from task.task import Task
 from taskmasters.clock import SystemClock, VirtualClock
+from taskmasters.cron.report import CronReport
 from taskmasters.cron.rules import CronRule, Missed
 from taskmasters.cron.schedule import parse_schedule
 from taskmasters.cron.scheduler import GRACE, Scheduler
@@ -310,6 +311,25 @@ def test_one_topic_that_refuses_does_not_hold_up_the_others() -> None:
         found = [task.meta["cron"] for _, where, task in producer.tasks if where == topic]
         assert found == sorted(set(found))
         assert len(found) == 30
+
+
+def test_the_status_page() -> None:
+    """The status page tells what was sent and comes next, and is not ready while a topic refuses."""
+    producer = FakeProducer(VirtualClock(START))
+    producer.refused = {"bad"}
+    master = run_with(producer, [rule("@hourly"), rule("30 1 * * *", "bad", topic="bad")], START + 2 * HOUR)
+    report = CronReport(master, "rules.toml", "memory:", START)
+
+    said = report.statistics()
+    assert (said["rules"], said["sent"]) == (2, 2)
+    assert said["next"] == {"r": "2026-01-01T03:00:00Z", "bad": "2026-01-01T01:30:00Z"}
+    assert said["trouble"] == {"bad": "no topic bad"}
+    assert report.healthy()[0]
+    assert report.ready() == (False, "no topic bad")
+    values = {metric.name: metric.value for metric in report.metrics()}
+    assert values["taskbus_tasks_made_total"] == 2
+    assert values["taskbus_ready"] == 0
+    assert values["taskbus_publish_errors_total"] == master.failed > 1
 
 
 @pytest.mark.parametrize("error", [OutputClosedError("gone"), ClosedError("closed")])

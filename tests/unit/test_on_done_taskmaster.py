@@ -18,6 +18,7 @@ from task.exits import Exit
 from task.task import Task
 from taskmasters.on_done.app import on_done
 from taskmasters.on_done.children import Family
+from taskmasters.on_done.report import OnDoneReport
 from taskmasters.on_done.rules import load_on_done_rules
 from taskmasters.on_done.taskmaster import OnDoneTaskmaster
 from tests.helpers import await_until
@@ -232,6 +233,25 @@ def test_nothing_is_acknowledged_while_the_bus_fails(tmp_path: Path) -> None:
         asyncio.run(main())
 
 
+def test_the_status_page(tmp_path: Path) -> None:
+    """The status page counts done tasks by what became of them, and what was sent."""
+
+    async def main() -> None:
+        async with running(tmp_path) as run:
+            await run.feed(done("hello", "h"), done("fan", "f", more="x"), done("other", "o"), b"rubbish")
+            report = OnDoneReport(run.master, {"topic": "done"})
+
+            said = report.statistics()
+            assert (said["received"], said["sent"], said["topic"]) == (4, 5, "done")
+            assert said["results"] == {"chained": 2, "unmatched": 1, "dead": 1}
+            assert report.healthy() == report.ready() == (True, "ok")
+            samples = {(metric.name, metric.labels.get("result")): metric.value for metric in report.metrics()}
+            assert samples["taskbus_done_total", "chained"] == 2
+            assert samples["taskbus_tasks_made_total", None] == 5
+
+    asyncio.run(main())
+
+
 def test_the_same_done_task_twice(tmp_path: Path) -> None:
     """A done task that comes twice makes the same children, which a bus that looks at ids takes once."""
 
@@ -308,6 +328,8 @@ def test_check(rules: str, capfd: pytest.CaptureFixture[str]) -> None:
         ("", ["--dry-run"], "--dry-run reads done tasks from --in"),
         ("", ["--dry-run", "--in", "memory:x"], "--dry-run would take the done tasks from memory:x"),
         ("delay = 5\n", ["--in", "/dev/null"], "rule fan has a delay, and stdio: can delay a task by 0 s at most"),
+        ("", ["--in", "/dev/null", "--topic", "shout"], "rule shout-it sends to the topic shout, where no worker"),
+        ("", ["--in", "/dev/null", "--dead-topic", "leaf"], "rule fan sends to the topic leaf, where no worker"),
         ("colour = 5\n", ["--check"], "rule[1].colour: unknown key"),
         ('[[rule]]\nmatch = { type = "shout" }\ntype = "hello"\n', ["--check"], "come back to it, without end"),
     ],
