@@ -97,6 +97,7 @@ class Group:
     def take(self, limit: int, now: float, lease: float, owner: object) -> list[Delivery]:
         """Put at most ``limit`` messages in flight for ``owner``, older ones first."""
         entries = self._expired(limit, now)
+        again = bool(entries)
         while self.delayed and self.delayed[0][0] <= now:
             _, seq, entry = heapq.heappop(self.delayed)
             heapq.heappush(self.returned, (seq, entry))
@@ -108,6 +109,8 @@ class Group:
                 entries.append(fresh.popleft())
         if not entries:
             return []
+        if again:
+            entries.sort(key=lambda entry: entry.message.seq)
         expires = now + lease
         held = self.held.setdefault(lease, OrderedDict())
         batch: list[Delivery] = []
@@ -209,5 +212,4 @@ class Group:
                     break
                 del held[seq]
                 entries.append(entry)
-        entries.sort(key=lambda entry: entry.message.seq)
         return entries

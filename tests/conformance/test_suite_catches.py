@@ -16,6 +16,7 @@ from bus.contract import Bus
 from bus.lines import LinesBus
 from bus.memory.bus import MemoryBus, MemoryConsumer, MemoryProducer
 from bus.registry import Clock
+from bus.sql import SqliteBus
 from bus.url import parse_url
 from tests.conformance import broken
 from tests.conformance.lesser import ModestBus, SolitaryBus
@@ -87,7 +88,7 @@ _NUMBERS = {"lease_ceiling", "publish_delay", "nack_delay", "dedupe", "max_size"
 #: What no memory bus can do, and a value that declares it all the same.
 _BOASTS: dict[str, object] = {"lease_ceiling": 100.0, "max_size": 2 * 1024**2}
 #: What cannot be seen to be declared too modestly: no order is also an order, and D0 is asserted by the target.
-_UNSEEN = {"order", "durability", "processes"}
+_UNSEEN = {"order", "durability"}
 
 
 def outcome(test: str, target: Target) -> str:
@@ -120,7 +121,10 @@ def test_without_a_fault_they_pass(test: str) -> None:
 @pytest.mark.parametrize("capability", sorted(_FIELDS - _UNSEEN))
 def test_a_capability_kept_quiet_is_found(capability: str, tmp_path: Path) -> None:
     """A bus that can do what it does not declare fails a test that names the capability."""
-    if capability in ("finite", "text_lines"):
+    if capability == "processes":
+        url = f"sqlite:{tmp_path}/bus.db"
+        assert "failed" in _judge(SqliteBus, capability, False, url=url, durability=Durability.D3)
+    elif capability in ("finite", "text_lines"):
         path = tmp_path / "tasks.jsonl"
         path.touch()
         assert "failed" in _judge(LinesBus, capability, False, url=f"lines:{path}", durability=Durability.D3)
