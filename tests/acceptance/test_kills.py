@@ -50,7 +50,7 @@ run(Noted)
 def test_kills(url: str, tmp_path: Path) -> None:
     """Every task is done at least once, duplicates do not exceed the kills, and each has exactly one done task."""
     seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201  (to repeat a run that failed)
+    print(f"seed {seed}")
     dice = random.Random(seed)
     (tmp_path / "noted.py").write_text(_WORKER)
     absolute = url.replace(":", f":{tmp_path}/", 1)
@@ -72,7 +72,7 @@ def test_kills(url: str, tmp_path: Path) -> None:
     executed = Counter((tmp_path / "ledger").read_text().split())
     duplicates = sum(executed.values()) - len(executed)
     done = asyncio.run(_done(absolute))
-    print(f"{url}: {kills} kills, {_TASKS} tasks, {duplicates} done twice, {done.total() - len(done)} reported twice")  # noqa: T201
+    print(f"{url}: {kills} kills, {_TASKS} tasks, {duplicates} done twice, {done.total() - len(done)} reported twice")
 
     assert set(executed) == set(ids)
     assert set(done) == set(ids)

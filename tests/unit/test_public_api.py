@@ -7,6 +7,8 @@ from types import ModuleType
 import pytest
 
 import bus
+import task
+import task.testing
 
 BUS = """
     Adapter BadNameError Bus BusError BusURL BusURLError Capabilities ClosedError Consumer CorruptError Delivery Depth
@@ -14,10 +16,16 @@ BUS = """
     Producer Secret TaskbusError TooLargeError UnauthorisedError UnconfirmedError UnreachableError UnsupportedError
     adapters check_group check_topic connect dead_topic load option parse_options parse_url
 """
-PACKAGES = [pytest.param(bus, BUS, id="bus")]
+TASK = """
+    CancelReason Context DecodeError Dialect Interrupted Launch Outcome ParamsError Reject Result RetryLater
+    SettingsError Task TaskError Worker WorkerError alert complete decode derive_id encode error new_id reject
+    retry_later run warn worker
+"""
+TESTING = "do_task outcome_of"
+PACKAGES = [pytest.param(bus, BUS, id="bus"), pytest.param(task, TASK, id="task")]
 
 
-@pytest.mark.parametrize(("package", "names"), PACKAGES)
+@pytest.mark.parametrize(("package", "names"), [*PACKAGES, pytest.param(task.testing, TESTING, id="task.testing")])
 def test_all_is_pinned(package: ModuleType, names: str) -> None:
     """``__all__`` is these names, sorted, and each of them exists."""
     assert package.__all__ == names.split()

@@ -76,7 +76,8 @@ class _Run:
         self._pid = process.pid
         self._ctx = ctx
         self._grace = grace
-        assert process.stdout is not None  # it was asked for
+        if process.stdout is None:
+            raise RuntimeError("the program was started without a pipe for its output")
         self._pipe = process.stdout.fileno()
         self._open = True
         os.set_blocking(self._pipe, False)
