@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from bus.contract import Bus
 from bus.errors import BusURLError, MissingExtraError
@@ -86,5 +86,5 @@ def connect(url: str | BusURL, *, clock: Clock = time.time) -> Bus:
     adapter = _BUILT_IN.get(parsed.scheme) or adapters().get(parsed.scheme)
     if adapter is None:
         raise BusURLError(f"no bus has the scheme {parsed.scheme!r}{nearest(parsed.scheme, list(adapters()))}")
-    cls: Callable[..., Bus] = load(adapter)
-    return cls(parsed, clock=clock)
+    make = cast("Callable[..., Bus]", load(adapter))
+    return make(parsed, clock=clock)

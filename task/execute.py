@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import traceback
@@ -44,8 +45,8 @@ def begin(assignment: Assignment) -> None:
 def conclude(assignment: Assignment, outcome: object) -> None:
     """Note what the worker returned."""
     if type(outcome) is not Outcome:
-        if hasattr(outcome, "close"):
-            outcome.close()  # a coroutine nobody will await would warn when it is collected
+        if inspect.iscoroutine(outcome):
+            outcome.close()  # nobody will await it, and it would warn when it is collected
         outcome = error(
             f"the worker returned {_name(outcome)}, not an outcome such as complete(), error() or retry_later()"
         )

@@ -103,6 +103,6 @@ def worker(do: Callable[[Task, Context], Any], kind: str = "t") -> type[Worker]:
 
         def do_task(self, ctx: Context) -> Outcome:
             outcome = do(self.task, ctx)
-            return complete() if outcome is None else outcome  # type: ignore[no-any-return]
+            return complete() if outcome is None else outcome
 
     return Made
