@@ -137,28 +137,37 @@ def test_capability_table_is_what_the_adapters_declare() -> None:
 
 def capability_table() -> str:
     """A row for each capability, a column for each adapter."""
-    schemes = {scheme: bus.load(known).capabilities.describe() for scheme, known in sorted(built_in().items())}
-    lines = ["| Capability | " + " | ".join(f"`{scheme}`" for scheme in schemes) + " |"]
-    lines.append("|---" * (len(schemes) + 1) + "|")
-    for capability in next(iter(schemes.values())):
-        cells = [_cell(capability, declared[capability]) for declared in schemes.values()]
-        lines.append(f"| `{capability}` | " + " | ".join(cells) + " |")
+    schemes: dict[str, list[str]] = {}
+    for scheme, known in sorted(built_in().items()):
+        schemes.setdefault(known.module, []).append(scheme)
+    columns = [bus.connect(f"{names[0]}:example").capabilities.describe() for names in schemes.values()]
+    heads = [", ".join(f"`{name}`" for name in names) for names in schemes.values()]
+    lines = ["| Capability | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for capability in columns[0]:
+        lines.append(f"| `{capability}` | " + " | ".join(_cell(capability, declared) for declared in columns) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(capability: str, value: object) -> str:
+def _cell(capability: str, declared: dict[str, object]) -> str:
+    value = declared[capability]
     if isinstance(value, bool):
         return "yes" if value else "–"
     if value is None:
-        return "no limit" if capability in ("max_size", "lease_ceiling") else "–"
-    if capability == "max_size" and isinstance(value, int):
-        return f"{value / 1024**2:g} MiB"
-    return f"{value:g} s" if isinstance(value, float) else str(value)
+        unlimited = capability == "max_size" or (capability == "lease_ceiling" and declared["lease"])
+        return "any" if unlimited else "–"
+    if value == "unlimited":
+        return "any"
+    if isinstance(value, (int, float)):
+        return f"{value / 1024**2:g} MiB" if capability == "max_size" else f"{value:g} s"
+    return str(value)
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
     """docs/guarantees.md lists every exit code of an application."""
-    listed = {int(code): name.strip("`") for code, name, *_ in rows((ROOT / "docs/guarantees.md").read_text(), "## Exit codes")}
+    listed = {
+        int(code): name.strip("`")
+        for code, name, *_ in rows((ROOT / "docs/guarantees.md").read_text(), "## Exit codes")
+    }
     assert listed == {int(code): code.name for code in Exit}
 
 
@@ -166,7 +175,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
 def test_diagrams_are_accessible_and_self_contained(path: Path) -> None:
     """A diagram has a title, a description and its words as text, and loads nothing from elsewhere."""
     svg = "{http://www.w3.org/2000/svg}"
-    root = ElementTree.parse(path).getroot()  # noqa: S314 - our own file
+    root = ElementTree.parse(path).getroot()
     ids = {root.find(f"{svg}{name}").get("id") for name in ("title", "desc")}  # type: ignore[union-attr]
     assert set(root.get("aria-labelledby", "").split()) == ids
     assert len(list(root.iter(f"{svg}text"))) > 10
