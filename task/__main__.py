@@ -18,6 +18,8 @@ def main(args: list[str]) -> int:
     if len(args) < 2 or args[0] != "worker":
         sys.stderr.write("usage: python -m task worker FILE.py[:NAME] | MODULE:NAME [OPTIONS]\n")
         return Exit.USAGE
+    import click  # noqa: F401  (before the user's folder comes first, where a click.py would hide it)
+
     from task.app import run_command
     from task.load import load_launch
 

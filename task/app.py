@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bus import BusError, BusURLError, TaskbusError
+from bus import BadNameError, BusError, BusURLError, TaskbusError, UnsupportedError
 from task.errors import WorkerError
 from task.exits import Exit
 from task.options import WorkerOptions
@@ -73,9 +73,10 @@ def invoke(command: click.Command, args: Sequence[str], prog_name: str | None = 
 def exit_code(error: TaskbusError) -> Exit:
     """Tell the user about ``error`` and say with which code to exit."""
     sys.stderr.write(f"taskbus: error: {error}\n")
-    if isinstance(error, BusURLError) or not isinstance(error, BusError):
-        return Exit.STUCK if isinstance(error, WorkerError) and error.stuck else Exit.USAGE
-    return Exit.BUS
+    if isinstance(error, WorkerError) and error.stuck:
+        return Exit.STUCK
+    wrong = not isinstance(error, BusError) or isinstance(error, (BusURLError, BadNameError, UnsupportedError))
+    return Exit.USAGE if wrong else Exit.BUS
 
 
 def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = None) -> Exit:
