@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -57,8 +58,9 @@ class Launcher:
         self._ended.append(assignment)
         if not self._woken:
             self._woken = True
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._event.set)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the application has ended without this thread
+                    self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
         """Wait until something has ended."""
@@ -113,6 +115,8 @@ class Launcher:
             return
         now = monotonic()
         for assignment in self._slots.running():
+            if not assignment.began:
+                continue  # taken by a slot, but not begun: its process starts, or its thread was just interrupted
             ran = now - assignment.began
             context = assignment.context
             if self._hard is not None and ran > self._hard:

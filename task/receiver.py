@@ -287,7 +287,7 @@ class Receiver:
             return
         now = monotonic()
         running = self._launcher.running()
-        if running and all(now - assignment.began > _PATIENCE for assignment in running):
+        if running and all(assignment.began and now - assignment.began > _PATIENCE for assignment in running):
             self._window.collapse()
             self._hand_back(self._launcher.take_back())
 

@@ -41,7 +41,7 @@ class Report:
                     "id": assignment.task.id,
                     "value": assignment.task.value,
                     "attempt": assignment.delivery.attempt,
-                    "seconds": round(now - assignment.began, 3),
+                    "seconds": round(now - assignment.began, 3) if assignment.began else 0.0,
                     "progress": assignment.context._progress,
                 }
                 for assignment in (app.launcher.running() if app.launcher else [])
