@@ -135,6 +135,9 @@ class FileBus(Bus):
             check_group(group)
             members = StoredGroup(self.layout, topic, group, reader, self._clock, sync=options.sync)
         await self.in_thread(members.join)
+        if self._closing is not None:
+            members.close()
+            raise ClosedError("this file bus was closed meanwhile")
         consumer = FileConsumer(self, topic, group, members, options.lease, options.poll)
         self._open.add(consumer)
         return consumer

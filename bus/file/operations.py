@@ -53,7 +53,8 @@ class Claim(Operation):
             return False
 
     def _take(self, fd: int, state: GroupState, now: float) -> bool:
-        if not is_read_by(fd, state):
+        started_over = not is_read_by(fd, state)
+        if started_over:
             self._start_over(state)
         state.inode = os.fstat(fd).st_ino
         records = state.take_due(now, self._limit)
@@ -61,7 +62,7 @@ class Claim(Operation):
         if len(records) < self._limit:
             self._read_on(fd, state, records, bodies)
         if not records:
-            return False
+            return started_over
         claim = state.claim(records, now + self._lease)
         self.deliveries = [
             Delivery(body, str(r.offset), r.attempt, None, r.history, Handle(r.offset, claim))

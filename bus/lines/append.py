@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 __all__ = ["append", "ends_torn", "sync_directory", "sync_file", "take_back"]
@@ -14,14 +15,12 @@ def ends_torn(fd: int, size: int) -> bool:
     """Whether the file's last byte is not a newline: its last writer was interrupted. False where it cannot be read."""
     if size == 0:
         return False
-    try:
-        reading = os.open(f"/dev/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.pread(reading, 1, size - 1) != b"\n"
-    finally:
-        os.close(reading)
+    with contextlib.suppress(OSError):
+        return os.pread(fd, 1, size - 1) != b"\n"
+    # Opened for writing only, as the shell's >> does.
+    with contextlib.suppress(OSError), open(f"/dev/fd/{fd}", "rb", buffering=0) as reading:
+        return os.pread(reading.fileno(), 1, size - 1) != b"\n"
+    return False
 
 
 def append(fd: int, data: bytes) -> int:

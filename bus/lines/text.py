@@ -10,6 +10,7 @@ from bus.errors import TooLargeError, UnsupportedError
 __all__ = ["LineSplitter", "check_bodies"]
 
 _BOM = b"\xef\xbb\xbf"
+_CR = 0x0D
 
 
 def check_bodies(messages: Sequence[Message], scheme: str, max_size: int) -> None:
@@ -32,10 +33,10 @@ def check_bodies(messages: Sequence[Message], scheme: str, max_size: int) -> Non
             raise UnsupportedError(
                 f"the {scheme} bus cannot delay a message (for {topic}): a line has no room for a time", topic=topic
             )
-        if b"\n" in body or not body or body.isspace() or body[-1] == 0x0D:
+        if b"\n" in body or not body or body.isspace() or body[-1] == _CR or body.startswith(_BOM):
             raise UnsupportedError(
-                f"a message for {topic} is not one line of text (blank, has a newline, or ends in a carriage return), "
-                f"which the {scheme} bus cannot keep: {body[:60]!r}",
+                f"a message for {topic} is not one line of text (it is blank, has a newline, ends in a carriage return "
+                f"or begins with a byte order mark), which the {scheme} bus cannot keep: {body[:60]!r}",
                 topic=topic,
             )
 

@@ -80,7 +80,7 @@ def test_cutting_the_stream_elsewhere_changes_nothing(text: bytes, cuts: list[in
     assert kept == b"".join(text.removeprefix(b"\xef\xbb\xbf").split())
 
 
-@pytest.mark.parametrize("body", [b"", b"  ", b"a\nb", b"a\r"])
+@pytest.mark.parametrize("body", [b"", b"  ", b"a\nb", b"a\r", b"\xef\xbb\xbf{}"])
 def test_bodies_that_would_not_come_back_are_refused(body: bytes) -> None:
     """A body that is not one line of text is refused by name, before anything is sent."""
     with pytest.raises(UnsupportedError, match="hello"):
