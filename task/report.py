@@ -81,6 +81,6 @@ class Report:
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
         running = len(app.launcher.running()) if app.launcher else 0
         yield Metric("taskbus_tasks_in_progress", "gauge", "Tasks being done now.", running, label)
-        yield Metric("taskbus_task_seconds_sum", "counter", "Seconds user code ran.", stats.seconds, label)
-        yield Metric("taskbus_task_seconds_count", "counter", "Times user code ran.", stats.runs, label)
+        yield Metric("taskbus_task_seconds_sum", "summary", "Seconds user code ran.", stats.seconds, label)
+        yield Metric("taskbus_task_seconds_count", "summary", "Times user code ran.", stats.runs, label)
         yield Metric("taskbus_ready", "gauge", "1 while ready to do tasks.", int(self.ready()[0]), label)
