@@ -35,8 +35,14 @@ class Outcome:
     rejected: bool = False
 
 
+#: Outcomes are immutable, so the commonest one is made once.
+_COMPLETE = Outcome(Result.COMPLETE)
+
+
 def complete(msg: str = "", **meta: str) -> Outcome:
     """The task is done."""
+    if not msg and not meta:
+        return _COMPLETE
     return Outcome(Result.COMPLETE, msg, meta or None)
 
 
