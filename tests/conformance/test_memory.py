@@ -16,7 +16,7 @@ class TestMemory(Conformance):
     @pytest.fixture
     def target(self) -> Target:
         """A broker of its own, with time moved by hand."""
-        return Target(url=f"memory:{uuid.uuid4()}", durability=Durability.D0, clock=ManualClock(), quiet=0.05)
+        return Target(url=f"memory:{uuid.uuid4()}", durability=Durability.D0, clock=ManualClock(), quiet=0.03)
 
 
 class TestMemoryInRealTime(Conformance):
@@ -26,5 +26,5 @@ class TestMemoryInRealTime(Conformance):
     def target(self) -> Target:
         """A broker of its own, with a lease of half a second."""
         return Target(
-            url=f"memory:{uuid.uuid4()}?lease=300ms&max_size=64KiB", durability=Durability.D0, delay=0.2, quiet=0.05
+            url=f"memory:{uuid.uuid4()}?lease=500ms&max_size=64KiB", durability=Durability.D0, delay=0.2, quiet=0.05
         )

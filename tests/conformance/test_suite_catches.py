@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bus.conformance import Conformance, Target
 from bus.conformance.model import run_model
 from bus.contract import Bus
 from bus.lines import LinesBus
+from bus.memory.broker import Broker
 from bus.memory.bus import MemoryBus, MemoryConsumer, MemoryProducer
 from bus.registry import Clock
 from bus.sql import SqliteBus
@@ -151,6 +153,30 @@ def test_another_durability_is_found() -> None:
     """A bus that declares another tier of durability than the deployment is meant to have fails."""
     target = target_of(Variant, durability=Durability.D2)
     assert outcome("test_durability_is_the_expected_one", target) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("test", "hook"),
+    [
+        ("test_d1_confirmed_messages_survive_a_clean_restart", "restart"),
+        ("test_d2_confirmed_messages_survive_a_kill", "kill"),
+    ],
+)
+def test_a_server_that_forgets_is_found(test: str, hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart or a kill after which confirmed messages are missing fails, and one that keeps them passes."""
+    brokers: dict[str, Broker] = {}
+    monkeypatch.setattr("bus.memory.broker._BROKERS", brokers)
+
+    def make(url: str, clock: Clock) -> Bus:
+        bus = Variant(url, clock=clock)
+        bus.capabilities = dataclasses.replace(bus.capabilities, durability=Durability.D2)
+        return bus
+
+    def target(happen: Callable[[], None]) -> Target:
+        return dataclasses.replace(target_of(Variant, make=make, durability=Durability.D2), **{hook: happen})  # type: ignore[arg-type]
+
+    assert outcome(test, target(brokers.clear)) == "failed"
+    assert outcome(test, target(lambda: None)) == "passed"
 
 
 def test_a_greedy_bus_must_be_known_to_be() -> None:

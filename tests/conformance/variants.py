@@ -50,6 +50,6 @@ def target_of(bus: Any, options: str = "", **settings: Any) -> Target:
         "make": bus,
         "patience": 0.3,
         "quiet": 0.05,
-        "limit": 5.0,
+        "limit": 30.0,
     }
     return Target(**{**made, **settings})
