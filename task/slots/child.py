@@ -27,8 +27,10 @@ __all__ = ["main"]
 
 def main(fd: int, target: str, level: str, style: str) -> None:
     """Serve the application at the other end of ``fd`` with the worker that ``target`` names."""
-    # The application decides when its workers stop; a Ctrl-C typed at the terminal is for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The application decides when its workers stop, also where a service manager signals every process. A handler
+    # and not SIG_IGN, which programs that the worker starts would inherit.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
     setup_logs(level, style)
     frames = Frames(socket.socket(fileno=fd))
     try:
@@ -43,8 +45,9 @@ class _Child:
     def __init__(self, frames: Frames, launch: Launch) -> None:
         self._frames = frames
         self._launch = launch
-        self._todo: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._current: Assignment | None = None
+        self._todo: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
+        #: The number of the last order and what it asks for.
+        self._current: tuple[int, Assignment] | None = None
         self._interrupt: asyncio.Task[None] | None = None
         self._runner = asyncio.Runner() if is_async(launch) else None
         # The main thread is left to user code, which may want it (signals, some libraries).
@@ -53,22 +56,21 @@ class _Child:
     def serve(self) -> None:
         self._frames.send({"ready": True})
         while True:
-            order = self._todo.get()
-            task = decode(order["body"].encode(), sys.maxsize)
-            context = Context(task, order["attempt"], order["remaining"])
-            assignment = Assignment(Delivery(b"", "", order["attempt"]), task, context)
-            self._current = assignment
+            assignment = self._todo.get()
             if self._runner is None:
                 execute(self._launch, assignment)
             else:
                 self._runner.run(self._execute_async(assignment))
-            self._current = None
-            self._frames.send(_report(assignment))
+            if not self._frames.send(_report(assignment)):
+                _end_all()
 
     async def _execute_async(self, assignment: Assignment) -> None:
         me = asyncio.current_task()
         self._interrupt = me
         begin(assignment)
+        if assignment.context.cancelled:
+            fail(assignment, Interrupted("interrupted before it began"))
+            return
         try:
             outcome: Any = self._launch(assignment.task).do_task(assignment.context)
             if hasattr(outcome, "__await__"):
@@ -84,13 +86,24 @@ class _Child:
     def _listen(self) -> None:
         while (frame := self._frames.receive()) is not None:
             if "body" in frame:
-                self._todo.put(frame)
-            elif "cancel" in frame and (current := self._current) is not None:
-                current.context._cancel(CancelReason(frame["cancel"]))
+                assignment = _assignment(frame)
+                self._current = frame["number"], assignment
+                self._todo.put(assignment)
+            elif self._current is not None and self._current[0] == frame["number"]:
+                self._current[1].context._cancel(CancelReason(frame["cancel"]))
                 if (task := self._interrupt) is not None and self._runner is not None:
                     self._runner.get_loop().call_soon_threadsafe(task.cancel)
-        # The application has gone, perhaps killed: what it asked for no longer has a taker.
-        os._exit(0)
+        _end_all()
+
+
+def _end_all() -> None:
+    """The application cannot be reached: nobody wants what this process and those it started are doing."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def _assignment(order: dict[str, Any]) -> Assignment:
+    task = decode(order["body"].encode(), sys.maxsize)
+    return Assignment(Delivery(b"", "", order["attempt"]), task, Context(task, order["attempt"], order["remaining"]))
 
 
 def _report(assignment: Assignment) -> dict[str, Any]:

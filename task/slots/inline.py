@@ -119,6 +119,8 @@ class _Loop:
                 if not inbox:
                     await self._more.wait()
                 continue
+            if assignment.dropped:
+                continue  # its lease was lost while it waited: another instance does it
             running[me] = assignment
             begin(assignment)
             try:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -23,11 +24,15 @@ from task.times import now_text
 
 __all__ = ["ProcessExecutor"]
 
-#: Starts the child with this process's module path, so that it finds the same modules, wherever they came from.
+#: Starts the child. It takes this package from where we have it, and only then looks for modules where this process
+#: does: a file of the user's may be called bus.py.
 _BOOT = (
-    "import json,sys; a=json.loads(sys.argv[1]); sys.path[:]=a['path']; "
-    "from task.slots.child import main; main(a['fd'],a['target'],a['level'],a['style'])"
+    "import json,sys; a=json.loads(sys.argv[1]); sys.path.insert(0,a['home']); "
+    "from task.slots.child import main; sys.path[:]=a['path']; main(a['fd'],a['target'],a['level'],a['style'])"
 )
+_HOME = str(Path(__file__).parents[2])
+#: Seconds a process that has closed its connection gets to end by itself.
+_LAST = 1.0
 
 
 class ProcessExecutor(Executor):
@@ -39,58 +44,83 @@ class ProcessExecutor(Executor):
         self._style = style
         self._process: subprocess.Popen[bytes] | None = None
         self._frames: Frames | None = None
+        self._killed = False
 
     def run(self, assignment: Assignment) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self._forget()  # it died between two tasks, which is not the next one's doing
+        try:
+            frames = self._frames or self._spawn()
+        except _StartError as problem:
+            begin(assignment)
+            self._crash(assignment, str(problem))
+            return
         begin(assignment)
-        frames = self._frames or self._spawn()
-        task = assignment.task
+        task, context = assignment.task, assignment.context
         body = encode(task if task.dialect is Dialect.TASKBUS else task.in_dialect(Dialect.TASKBUS)).decode()
-        frames.send({"body": body, "attempt": assignment.context.attempt, "remaining": assignment.context.remaining})
-        if assignment.context.cancelled:
+        number = id(assignment)
+        frames.send({"number": number, "body": body, "attempt": context.attempt, "remaining": context.remaining})
+        if context.cancelled:
             self.cancel(assignment)
-        while (frame := frames.receive()) is not None:
-            if "failed" in frame:
-                self._crash(assignment, frame["failed"])
-                return
-            if "unfinished" in frame:
-                assignment.reason = frame["unfinished"]
-                self._stamp(assignment)
-                return
-            if "result" in frame:
-                conclude(assignment, _outcome(frame))
-                return
-        self._crash(assignment, "")
+        frame = frames.receive()
+        if frame is None:
+            self._crash(assignment, "")
+        elif "unfinished" in frame:
+            assignment.reason = frame["unfinished"]
+            self._stamp(assignment)
+        else:
+            conclude(assignment, _outcome(frame))
 
     def _spawn(self) -> Frames:
+        """Start a process and wait until it has loaded the worker, which is not part of any task's time.
+
+        Raises:
+            _StartError: saying why there is none.
+        """
         ours, theirs = socket.socketpair()
         boot = {
+            "home": _HOME,
             "path": sys.path,
             "fd": theirs.fileno(),
             "target": self._target,
             "level": self._level,
             "style": self._style,
         }
-        # A session of its own: Ctrl-C at the terminal does not reach it, and a kill takes its children along.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(boot)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        theirs.close()
-        self._frames = Frames(ours)
-        return self._frames
+        self._frames = frames = Frames(ours)
+        try:
+            # A session of its own: Ctrl-C at the terminal does not reach it, and a kill takes its children along.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(boot)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _StartError(f"the worker's process cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        if self._killed:
+            self.kill()
+        first = frames.receive()
+        if first is None or "failed" in first:
+            raise _StartError(first["failed"] if first else "")
+        return frames
 
     def _crash(self, assignment: Assignment, reason: str) -> None:
-        process = self._process
-        code = process.wait() if process is not None else 0
-        if not reason:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            reason = f"the worker's process {how}"
-        assignment.reason = reason
+        assignment.reason = reason or f"the worker's process {self._end()}"
         assignment.crashed = True
         self._stamp(assignment)
         self._forget()
+
+    def _end(self) -> str:
+        """How the process ended, whose connection has."""
+        if self._process is None:
+            return "was not started"
+        try:
+            code = self._process.wait(_LAST)
+        except subprocess.TimeoutExpired:
+            return "closed its connection to the application and was killed"
+        return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
     def _stamp(self, assignment: Assignment) -> None:
         assignment.outcome = None
@@ -98,14 +128,16 @@ class ProcessExecutor(Executor):
         assignment.completed = now_text()
 
     def cancel(self, assignment: Assignment) -> None:
-        reason = assignment.context.cancel_reason
-        if self._frames is not None and reason is not None:
-            self._frames.send({"cancel": reason.value})
+        frames, reason = self._frames, assignment.context.cancel_reason
+        if frames is not None and reason is not None:
+            frames.send({"number": id(assignment), "cancel": reason.value})
 
     def kill(self) -> bool:
-        if self._process is not None:
+        self._killed = True
+        process = self._process
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
         return True
 
     def close(self) -> None:
@@ -116,9 +148,21 @@ class ProcessExecutor(Executor):
             self._frames.close()
             self._frames = None
         if self._process is not None:
-            self.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class _StartError(Exception):
+    """No worker process could be had."""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _outcome(frame: dict[str, Any]) -> Outcome:

@@ -88,6 +88,8 @@ class ThreadSlots(Slots):
     def _loop(self, number: int, executor: Executor) -> None:
         get, running, ended, run = self._inbox.get, self._running, self._ended, executor.run
         while (assignment := get()) is not None:
+            if assignment.dropped:
+                continue  # its lease was lost while it waited: another instance does it
             running[number] = assignment
             run(assignment)
             if running.pop(number, None) is None:
