@@ -122,8 +122,8 @@ async def _refused(bench: Bench, delay: float) -> None:
     messages = [Message(bench.topic, b"{}"), Message(bench.topic, b"{}", delay=delay)]
     with pytest.raises(UnsupportedError):
         await (await bench.producer()).publish_many(messages)
-    bench.require()
-    await bench.drain(await bench.feed(bodies(1)), bodies(1))
+    if bench.delivers:
+        await bench.drain(await bench.feed(bodies(1)), bodies(1))
 
 
 async def _comes_after(bench: Bench, consumer: Consumer, body: bytes, start: float, delay: float) -> None:

@@ -199,7 +199,7 @@ class LeaseTests:
         consumer = await bench.consumer()
         assert consumer.lease is None
         assert await consumer.extend([]) == []
-        bench.require()
         await consumer.close()
-        feeding = await bench.feed(bodies(1))
-        assert await feeding.extend([await bench.one(feeding)]) == []
+        if bench.delivers:
+            feeding = await bench.feed(bodies(1))
+            assert await feeding.extend([await bench.one(feeding)]) == []

@@ -68,8 +68,8 @@ class PublishingTests:
             assert not caught.value.transient
         with pytest.raises(TooLargeError):
             await producer.publish(bench.topic, b"x" * (limit + 1))
-        bench.require()
-        await bench.drain(await bench.feed(bodies(1, start=10)), bodies(1, start=10))
+        if bench.delivers:
+            await bench.drain(await bench.feed(bodies(1, start=10)), bodies(1, start=10))
 
     @case(delivers=False)
     async def test_bad_topic_names_are_refused(self, bench: Bench) -> None:
@@ -80,8 +80,8 @@ class PublishingTests:
                 await producer.publish_many([Message(bench.topic, b"{}"), Message(bad, b"{}")])
             with pytest.raises(BadNameError):
                 await bench.bus.consumer(bad, "g")
-        bench.require()
-        await bench.drain(await bench.feed(bodies(1)), bodies(1))
+        if bench.delivers:
+            await bench.drain(await bench.feed(bodies(1)), bodies(1))
 
     @case(delivers=False)
     async def test_bad_group_names_are_refused(self, bench: Bench) -> None:
