@@ -6,6 +6,7 @@ import inspect
 import logging
 import sys
 import traceback
+from math import inf
 from time import monotonic
 from types import FrameType
 
@@ -13,7 +14,7 @@ from bus.units import format_duration
 from task.assignment import Assignment
 from task.context import CancelReason
 from task.errors import Interrupted, ParamsError, Reject, RetryLater
-from task.outcome import Outcome, Result, error, reject, retry_later
+from task.outcome import Outcome, Result, error, reject
 from task.times import now_text
 from task.worker import Launch
 
@@ -51,8 +52,14 @@ def conclude(assignment: Assignment, outcome: object) -> None:
             f"the worker returned {_name(outcome)}, not an outcome such as complete(), error() or retry_later()"
         )
     meta = assignment.context._meta
-    if meta:
-        outcome = _with_meta(outcome, meta)
+    if (
+        meta
+        or outcome.meta is not None
+        or outcome.retry_in is not None
+        or type(outcome.result) is not Result
+        or type(outcome.msg) is not str
+    ):
+        outcome = _checked(outcome, meta)
     if (
         assignment.context.cancel_reason is CancelReason.SHUTDOWN
         and outcome.result is Result.ERROR
@@ -69,7 +76,7 @@ def conclude(assignment: Assignment, outcome: object) -> None:
 def fail(assignment: Assignment, problem: BaseException) -> None:
     """Note that the worker raised ``problem``."""
     if isinstance(problem, RetryLater):
-        outcome = retry_later(problem.delay, problem.msg)
+        outcome = Outcome(Result.ERROR, _text(problem), None, getattr(problem, "delay", 0.0))
     elif isinstance(problem, (Reject, ParamsError)):
         outcome = reject(_text(problem))
     elif isinstance(problem, Interrupted) and assignment.context.cancel_reason is CancelReason.TIMEOUT:
@@ -100,9 +107,17 @@ def stuck_at(thread_id: int | None) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
 
 
-def _with_meta(outcome: Outcome, meta: dict[str, str]) -> Outcome:
-    merged = {**meta, **(outcome.meta or {})}
-    return Outcome(outcome.result, outcome.msg, merged, outcome.retry_in, outcome.rejected)
+def _checked(outcome: Outcome, meta: dict[str, str] | None) -> Outcome:
+    """The same with ``meta`` below its own, every text a text; an error where a part of it is nothing of the kind."""
+    try:
+        result, msg = Result(outcome.result), str(outcome.msg)
+        texts = {str(key): str(value) for key, value in {**(meta or {}), **(outcome.meta or {})}.items()}
+        delay = None if outcome.retry_in is None else max(0.0, float(outcome.retry_in))
+        if delay == inf:
+            raise ValueError("it would never be tried again")
+    except Exception as problem:  # its parts are objects of the user, which may do anything when they are looked at
+        return error(f"the worker returned an outcome that cannot be used: {_name(problem)}: {_text(problem)}")
+    return Outcome(result, msg, texts or None, delay, bool(outcome.rejected))
 
 
 def _fields(assignment: Assignment, place: str) -> dict[str, object]:
