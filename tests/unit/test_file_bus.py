@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import stat
+import subprocess
+import sys
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 import bus
 from bus import Message
+from bus.file.layout import locked
 from bus.lines.append import sync_file
+from tests.helpers import await_until
 
 
 def connect(root: Path, **options: str) -> bus.Bus:
@@ -341,3 +348,91 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
     assert (len(os.listdir("/dev/fd")), threading.active_count()) == before
+
+
+def test_everybody_locks_topics_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishing to topics in whatever order locks them in the order of their names: nobody waits in a circle."""
+    order: list[str] = []
+
+    def record(path: str, flags: int) -> AbstractContextManager[int]:
+        order.append(Path(path).stem)
+        return locked(path, flags)
+
+    monkeypatch.setattr("bus.file.appending.locked", record)
+
+    async def scenario() -> None:
+        async with connect(tmp_path) as b:
+            await (await b.producer()).publish_many([Message(topic, b"{}") for topic in "cab"])
+
+    asyncio.run(scenario())
+    assert order == ["a", "b", "c"]
+
+
+def test_receiving_goes_on_when_its_files_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the files cannot be used receive waits, without haste, and health says why."""
+    fails = 3
+
+    def failing(path: str, flags: int) -> AbstractContextManager[int]:
+        nonlocal fails
+        if fails:
+            fails -= 1
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return locked(path, flags)
+
+    async def scenario() -> None:
+        async with connect(tmp_path) as b:
+            consumer = await b.consumer("t", "g")
+            await (await b.producer()).publish("t", b"{}")
+            monkeypatch.setattr("bus.file.group.locked", failing)
+            waiting = asyncio.create_task(consumer.receive(timeout=20))
+            await await_until(lambda: fails < 3)
+            await asyncio.sleep(0)
+            assert "stale file handle" in (await b.health()).detail
+
+            assert len(await waiting) == 1
+            assert (await b.health()).ok
+
+    asyncio.run(scenario())
+
+
+def test_processes_share_a_group(tmp_path: Path) -> None:
+    """Three processes draining one group do every message once between them."""
+    script = """
+import asyncio, sys, bus
+async def main(root):
+    async with bus.connect("file:" + root) as b:
+        consumer, producer = await b.consumer("t", "g"), await b.producer()
+        while batch := await consumer.receive(7, timeout=0.3):
+            await consumer.finish(batch, [bus.Message("done", d.body) for d in batch], producer)
+asyncio.run(main(sys.argv[1]))
+"""
+    (tmp_path / "t.jsonl").write_bytes(b"".join(b"%d\n" % n for n in range(2000)))
+
+    workers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(3)]
+    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+
+    done = Counter((tmp_path / "done.jsonl").read_bytes().split())
+    assert done == Counter(b"%d" % n for n in range(2000))
+
+
+def test_reading_far_ahead_stays_small(tmp_path: Path) -> None:
+    """Moving 40,000 messages takes no more memory than moving the first thousand."""
+
+    async def scenario() -> None:
+        async with connect(tmp_path, sync="false") as b:
+            producer, consumer = await b.producer(), await b.consumer("t", "g")
+            for start in range(0, 40_000, 5000):
+                await producer.publish_many([Message("t", b'{"n":%d}' % n) for n in range(start, start + 5000)])
+            tracemalloc.start()
+            for count in range(80):
+                batch = await consumer.receive(500)
+                await consumer.finish(batch, [Message("done", d.body) for d in batch], producer)
+                del batch
+                if count == 2:
+                    first, _ = tracemalloc.get_traced_memory()
+            last, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert last < first + 100_000
+            assert (await b.depth("t", "g")).total == 0
+
+    asyncio.run(scenario())
