@@ -424,6 +424,7 @@ def test_reading_far_ahead_stays_small(tmp_path: Path) -> None:
             for start in range(0, 40_000, 5000):
                 await producer.publish_many([Message("t", b'{"n":%d}' % n) for n in range(start, start + 5000)])
             tracemalloc.start()
+            first = 0
             for count in range(80):
                 batch = await consumer.receive(500)
                 await consumer.finish(batch, [Message("done", d.body) for d in batch], producer)
