@@ -38,10 +38,10 @@ class Admission:
             data["id"] = derive_id("message", self._judge.topic, delivery.id, task.type, task.value)
         if data["type"] != self._type:
             return self._wrong_type(delivery, task)
-        if delivery.attempt > self._options.max_attempts:
+        if delivery.attempt > self._judge.max_attempts:
             reason = (
                 f"delivered {delivery.attempt} times and never brought to an end (max_attempts is "
-                f"{self._options.max_attempts}): it may be killing its worker"
+                f"{self._judge.max_attempts}): it may be killing its worker"
             )
             return self._judge.dead(delivery, "too-many-attempts", reason, task)
         if "meta" in data and (verdict := self._by_time(delivery, task)) is not None:

@@ -63,10 +63,12 @@ class Receiver:
         self._consumer = consumer
         self._depth = depth
         self._recorder = recorder
-        self._shared = capabilities.shared
         self._admission = Admission(kind, options, judge)
         self._settler = Settler(consumer, producer, stats, atomic=atomic, lost=self._lost)
-        self._window = Window(options.max_in_progress, fixed=options.prefetch, shared=capabilities.shared)
+        self._at_most_once = judge.at_most_once
+        # What was acknowledged cannot be handed back, so no more of it is taken than can be begun at once.
+        prefetch = 0 if self._at_most_once else options.prefetch
+        self._window = Window(options.max_in_progress, fixed=prefetch, shared=capabilities.shared)
         #: Everything received and not yet settled, with its assignment if it became one.
         self._held: dict[Delivery, Assignment | None] = {}
         self._refused: list[Verdict] = []
@@ -109,7 +111,8 @@ class Receiver:
         self.receiving = True
         try:
             await asyncio.wait([receive, stop, *loops], return_when=asyncio.FIRST_COMPLETED)
-            if receive.done() and not receive.exception():
+            if receive.done():
+                # At the end of the input, or because it cannot be read on: what was received is done all the same.
                 self.receiving = False
                 await self._first(self._idle.wait(), stop, *loops)
             if stop.done():
@@ -188,9 +191,13 @@ class Receiver:
                 self._refused.append(admitted)
         self._idle.clear()
         self._busy.set()
-        if self._options.ack == "on-receipt":
-            await self._consumer.ack([assignment.delivery for assignment in assignments])
         self._begun += len(assignments)
+        if self._at_most_once:
+            try:
+                await self._settler.acknowledge([assignment.delivery for assignment in assignments])
+            except asyncio.CancelledError:
+                self._hand_back(assignments)
+                raise
         self._launcher.submit(assignments)
         if recalled:
             _log.info("answering with outcomes recorded before a crash: %d", len(recalled), extra={"event": "recalled"})
@@ -224,7 +231,8 @@ class Receiver:
                 continue  # its lease was lost while it was being settled
             del held[verdict.delivery]
             results[verdict.result] += 1
-            if verdict.result == "released" and verdict.assignment is not None:
+            assignment = verdict.assignment
+            if assignment is not None and assignment.outcome is None and not assignment.crashed:
                 self._stats.interrupted += 1
             if verdict.result in _NOTABLE:
                 _report(verdict)
@@ -254,7 +262,7 @@ class Receiver:
                 )
 
     async def _extend(self) -> None:
-        if self._options.ack == "on-receipt":
+        if self._at_most_once:
             return
         try:
             lost = await self._consumer.extend(list(self._held))
@@ -283,7 +291,7 @@ class Receiver:
 
     def _hand_back_behind_long_ones(self) -> None:
         """What waits behind a task that turned out long belongs to whoever is idle."""
-        if not self._shared or self._options.prefetch is not None or not self._launcher.waiting():
+        if not self._window.adaptive or not self._launcher.waiting():
             return
         now = monotonic()
         running = self._launcher.running()
@@ -301,7 +309,8 @@ class Receiver:
     async def _shut_down(self, receive: asyncio.Task[None], loops: Sequence[asyncio.Task[None]]) -> None:
         launcher = self._launcher
         await _end(receive)
-        self._hand_back(launcher.take_back())
+        if not self._at_most_once:
+            self._hand_back(launcher.take_back())
         hurry = asyncio.create_task(self._hurry.wait())
         try:
             async with asyncio.timeout(self._options.kill_time):
@@ -320,7 +329,7 @@ class Receiver:
             if launcher.give_up(assignment):
                 assignment.dropped = True
                 self._stats.interrupted += 1
-                self._refused.append(self._judge.released(assignment.delivery))
+                self._refused.append(self._judge.cut_short(assignment.delivery, assignment.task))
         launcher.wake()
         await self._settled_within(_GRACE, loops)
 

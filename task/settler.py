@@ -129,6 +129,13 @@ class Settler:
         verdict.messages = tuple(messages)
         return verdict
 
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge what is yet to be done. Returns and raises as :meth:`settle`."""
+        try:
+            await self._persist(lambda: self._consumer.ack(deliveries))
+        except LeaseLostError as error:
+            self._lost(error.deliveries)
+
     async def _hand_back(self, verdict: Verdict) -> None:
         delivery = [verdict.delivery]
 

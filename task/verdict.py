@@ -46,7 +46,8 @@ class Judge:
     """The rules of one worker application.
 
     ``done_topic`` None publishes no done tasks. ``identify`` gives done messages an id, for a bus that can thereby drop
-    a repeated publish and does not finish atomically anyway.
+    a repeated publish and does not finish atomically anyway. ``at_most_once`` says that tasks were acknowledged when
+    they were received: the bus delivers none again, so what is not brought to an end here is dead-lettered.
     """
 
     topic: str
@@ -57,6 +58,7 @@ class Judge:
     backoff: Backoff
     max_attempts: int
     identify: bool = False
+    at_most_once: bool = False
 
     def ended(self, assignment: Assignment) -> Verdict:
         """The verdict on an attempt that ran."""
@@ -65,12 +67,12 @@ class Judge:
         if outcome is None:
             return self._unfinished(assignment)
         if outcome.retry_in is not None:
-            if delivery.attempt < self.max_attempts:
+            if delivery.attempt < self.max_attempts and not self.at_most_once:
                 return Verdict(delivery, Action.NACK, "retried", (), outcome.retry_in, outcome.msg or None, assignment)
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         if outcome.rejected:
             return self._dead_and_done(assignment, outcome, "rejected")
-        if outcome.result is Result.ERROR and self.retries:
+        if outcome.result is Result.ERROR and self.retries and not self.at_most_once:
             if delivery.attempt <= self.retries:
                 delay = self.backoff.delay(delivery.attempt)
                 return Verdict(delivery, Action.NACK, "retried", (), delay, outcome.msg or None, assignment)
@@ -99,6 +101,12 @@ class Judge:
         """The verdict on what was not begun here."""
         return Verdict(delivery, Action.RELEASE, "released", (), delay)
 
+    def cut_short(self, delivery: Delivery, task: Task) -> Verdict:
+        """The verdict on what a shutdown interrupted."""
+        if self.at_most_once:
+            return self.dead(delivery, "interrupted", "interrupted by shutdown, and acknowledged on receipt", task)
+        return self.released(delivery)
+
     def ignored(self, delivery: Delivery) -> Verdict:
         """The verdict on a task that is none of ours and wants no answer."""
         return Verdict(delivery, Action.FINISH, "ignored")
@@ -106,8 +114,10 @@ class Judge:
     def _unfinished(self, assignment: Assignment) -> Verdict:
         delivery = assignment.delivery
         if not assignment.crashed:
-            return Verdict(delivery, Action.RELEASE, "released", (), 0.0, assignment.reason, assignment)
-        if delivery.attempt < self.max_attempts:
+            verdict = self.cut_short(delivery, assignment.task)
+            verdict.reason, verdict.assignment = assignment.reason, assignment
+            return verdict
+        if delivery.attempt < self.max_attempts and not self.at_most_once:
             delay = self.backoff.delay(delivery.attempt)
             return Verdict(delivery, Action.NACK, "retried", (), delay, assignment.reason, assignment)
         reason = f"{assignment.reason}; attempt {delivery.attempt} of at most {self.max_attempts}"

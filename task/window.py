@@ -22,7 +22,8 @@ class Window:
 
     def __init__(self, slots: int, *, fixed: int | None, shared: bool) -> None:
         self._slots = slots
-        self._adaptive = fixed is None and shared
+        #: Whether the size follows how long tasks take.
+        self.adaptive = fixed is None and shared
         self._mean: float | None = None
         if fixed is not None:
             self.size = slots + fixed
@@ -36,7 +37,7 @@ class Window:
 
     def observe(self, seconds: float, tasks: int) -> None:
         """``tasks`` more ended, having run ``seconds`` together."""
-        if not self._adaptive or not tasks:
+        if not self.adaptive or not tasks:
             return
         newest = seconds / tasks
         if self._mean is None or newest > self._mean:
@@ -48,6 +49,6 @@ class Window:
 
     def collapse(self) -> None:
         """A task turned out long: hold no more than can be in progress."""
-        if self._adaptive:
+        if self.adaptive:
             self._mean = _HORIZON
             self.size = self._slots

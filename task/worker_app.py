@@ -100,6 +100,7 @@ class WorkerApp:
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
                 identify=not atomic and target.capabilities.dedupe is not None,
+                at_most_once=options.ack == "on-receipt",
             )
             self.receiver = Receiver(
                 self.kind,
@@ -155,8 +156,10 @@ class WorkerApp:
             "stopped" if self._stops else "the input has ended",
             extra={"event": "stopped", "received": stats.received, **dict(stats.results)},
         )
-        if self.receiver is not None and self.receiver.held:
-            _log.warning("handed back %d tasks unsettled", self.receiver.held, extra={"event": "unsettled"})
+        receiver = self.receiver
+        if receiver is not None and receiver.held:
+            _log.warning("handed back %d tasks unsettled", receiver.held, extra={"event": "unsettled"})
+            return Exit.BUS if receiver.trouble else Exit.INTERRUPTED
         return Exit.INTERRUPTED if stats.interrupted else Exit.OK
 
 
