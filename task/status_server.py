@@ -60,7 +60,8 @@ class StatusServer(socketserver.ThreadingTCPServer):
         try:
             # Without the port: getaddrinfo would take 70000 for 4464.
             self.address_family, _, _, _, found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-            super().__init__((found[0], port, *found[2:]), _Handler)
+            address: Any = (found[0], port, *found[2:])
+            super().__init__(address, _Handler)
         except (OSError, OverflowError, UnicodeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise SettingsError(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -16,6 +17,7 @@ from bus.secret import Secret
 from task.logs import redact, setup_logs, show_footer
 from task.times import parse_time
 
+ROOT = Path(__file__).parents[2]
 FORGED = "12:00:00 ERROR   taskbus.worker  all is lost"
 
 
@@ -250,6 +252,22 @@ def test_only_our_loggers() -> None:
     assert (root.handlers, root.level) == before
     assert stderr.getvalue().count("once") == 1
     assert logging.getLogger("other").handlers == []
+
+
+def test_documented_events_are_logged() -> None:
+    """Every event that docs/observing.md lists is one the code logs."""
+    table = (ROOT / "docs" / "observing.md").read_text().partition("| Event |")[2].partition("\n\n")[0]
+    events = set(re.findall(r"`([a-z-]+)`", re.sub(r"\|[^|]*\|$", "", table, flags=re.MULTILINE)))
+    source = "".join(path.read_text() for path in (ROOT / "task").glob("*.py"))
+
+    assert "task-dead" in events
+    assert {event for event in events if f'"event": "{event}"' not in source} == {
+        "task-error",
+        "task-alert",
+        "task-dead",
+        "task-retried",
+    }
+    assert '"event": f"task-{verdict.result}"' in source
 
 
 def test_stdout_stays_clean() -> None:
