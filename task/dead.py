@@ -23,6 +23,8 @@ __all__ = ["dead_letter", "original", "split_dead_letter"]
 _ENVELOPE = 4096
 #: Longest reason, and each entry of the history, kept in a letter.
 _LONGEST = 1000
+#: The same for the reason, type and id in each of several letters.
+_SHORT = 200
 
 
 def dead_letter(
@@ -41,8 +43,11 @@ def split_dead_letter(
     delivery: Delivery, *, topic: str, group: str | None, reason: str, code: str, task: Task | None, limit: int
 ) -> list[bytes]:
     """The same in letters of at most ``limit`` bytes, for a bus that does not take the whole."""
-    letter = _envelope(delivery, topic, group, reason[:200], code, task)
+    letter = _envelope(delivery, topic, group, reason[:_SHORT], code, task)
     letter.pop("history", None)
+    for key in ("type", "id"):
+        if key in letter:
+            letter[key] = letter[key][:_SHORT]
     room = max(256, (limit - min(_ENVELOPE, limit // 2)) // 4 * 3)
     pieces = [delivery.body[start : start + room] for start in range(0, len(delivery.body), room)]
     return [

@@ -32,13 +32,15 @@ _log = logging.getLogger("taskbus.worker")
 _FIRST, _LONGEST = 0.05, 5.0
 #: Characters of a message that is cut because the done task does not fit into the bus's size limit.
 _CUT = 500
+#: What is kept of a done task that does not fit even so. All of these are texts.
+_FRAME = frozenset(("type", "id", "result", "msg", "started", "completed", "ended"))
 
 
 class Settler:
     """Carries out verdicts, for as long as it takes: a result that was obtained is not given up while we run.
 
     ``atomic`` says whether ``finish`` of this consumer and producer is; ``lost`` is told of deliveries whose lease had
-    gone to somebody else.
+    gone to somebody else. The dead letter of a verdict with a ``code`` is the first of its messages.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Settler:
 
         Raises:
             OutputClosedError, ClosedError: nothing can be delivered any more.
-        TooLargeError: not even a shortened result fits into the bus's limit.
+            TooLargeError: not even a shortened result fits into the bus's limit.
         """
         finish = [verdict for verdict in verdicts if verdict.action is Action.FINISH]
         if finish:
@@ -72,7 +74,7 @@ class Settler:
             others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not Action.FINISH]
             await asyncio.gather(*others)
 
-    async def _finish(self, verdicts: list[Verdict]) -> None:
+    async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
         async def attempt() -> None:
             await self._consumer.finish(
                 [verdict.delivery for verdict in verdicts],
@@ -88,23 +90,25 @@ class Settler:
             rest = [verdict for verdict in verdicts if id(verdict.delivery) not in gone]
             # With an atomic finish nothing of the call was done. Without one the rest is settled already.
             if rest and self._atomic:
-                await self._finish(rest)
+                await self._finish(rest, fitted=fitted)
         except TooLargeError as error:
+            if fitted:
+                raise
             if len(verdicts) > 1:
                 for verdict in verdicts:
                     await self._finish([verdict])
             else:
-                await self._finish([self._fitted(verdicts[0], error)])
+                await self._finish([self._fitted(verdicts[0], error)], fitted=True)
 
     def _fitted(self, verdict: Verdict, error: TooLargeError) -> Verdict:
         """The same verdict in messages that fit: a done task with its text cut, a dead letter in parts."""
         messages: list[Message] = []
-        for message in verdict.messages:
+        for number, message in enumerate(verdict.messages):
             if len(message.body) <= error.limit:
                 messages.append(message)
                 continue
             data = orjson.loads(message.body)
-            if "dead" in data:
+            if verdict.code and number == 0:
                 pieces = split_dead_letter(
                     verdict.delivery,
                     topic=data["topic"],
@@ -121,10 +125,9 @@ class Settler:
             )
             body = orjson.dumps(data)
             if len(body) > error.limit:
-                data = {
-                    key: data[key] for key in ("type", "id", "result", "msg", "started", "completed") if key in data
-                }
-                body = orjson.dumps(data | {"task": ""})
+                value = "info" if "info" in data else "task"
+                data = {key: text[: 2 * _CUT] for key, text in data.items() if key in _FRAME}
+                body = orjson.dumps(data | {value: ""})
             messages.append(message._replace(body=body))
         verdict.messages = tuple(messages)
         return verdict
