@@ -63,7 +63,7 @@ class StatusServer(socketserver.ThreadingTCPServer):
             address: Any = (found[0], port, *found[2:])
             super().__init__(address, _Handler)
         except (OSError, OverflowError, UnicodeError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error).rstrip(".")
             raise SettingsError(
                 f"the status port cannot listen on {host} port {port}: {reason}. --status-host must be an address of "
                 "this machine, and --status-port one that nobody uses yet; 0 takes a free one"
