@@ -11,7 +11,6 @@ identity, an earlier attempt and an unchanged body. Records of dead instances ar
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import mmap
@@ -43,13 +42,17 @@ _END = b"\0\0\0\0"
 _FORGET = 3600.0
 #: Least seconds between two looks for records of instances that died meanwhile.
 _LOOK_AGAIN = 0.5
+#: Dead instances whose records are kept.
+_MOST_DEAD = 100
 
 
 def open_recorder(bus: str, topic: str, group: str, epoch: str) -> Recorder | None:
     """A recorder for this instance, in a private folder of the system's temporary one. None if that cannot be had."""
     scope = blake2b("\0".join((bus, topic, group, epoch)).encode(), digest_size=12).hexdigest()
     try:
-        return Recorder(_folder(), scope)
+        folder = _folder()
+        _tidy(folder)
+        return Recorder(folder, scope)
     except OSError as error:
         _log.warning("outcomes are not recorded against kill -9: %s", error, extra={"event": "no-recorder"})
         return None
@@ -62,6 +65,44 @@ def _folder() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} is not a private folder of ours")
     return folder
+
+
+def _open_dead(path: Path) -> int | None:
+    """A descriptor of the records of a dead instance. None if it lives, is just making them, or they are gone."""
+    fd = -1
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.fstat(fd).st_size:
+            return fd
+    except OSError:
+        pass
+    if fd >= 0:
+        os.close(fd)
+    return None
+
+
+def _tidy(folder: Path) -> None:
+    """Give back the room that dead instances do not need: an application in a crash loop must not fill the disk."""
+    kept: list[tuple[float, Path]] = []
+    for path in folder.glob("*.run"):
+        fd = _open_dead(path)
+        if fd is None:
+            continue
+        try:
+            found = os.fstat(fd)
+            used = len(os.pread(fd, 2 * _HALF, 0).rstrip(b"\0"))
+            if not used or time.time() - found.st_mtime > _FORGET:
+                path.unlink(missing_ok=True)
+                continue
+            if used < found.st_size:
+                os.ftruncate(fd, used)
+                os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+            kept.append((found.st_mtime, path))
+        finally:
+            os.close(fd)
+    for _, path in sorted(kept)[:-_MOST_DEAD]:
+        path.unlink(missing_ok=True)
 
 
 class Recorder:
@@ -90,6 +131,7 @@ class Recorder:
         self._left: dict[tuple[str, int], list[object]] = {}
         self._read: set[str] = set()
         self._looked = 0.0
+        self._closed = False
 
     def record(self, assignment: Assignment) -> None:
         """Remember how ``assignment`` ended. Called on the thread that ran it."""
@@ -119,6 +161,8 @@ class Recorder:
         if len(data) > _HALF:
             return
         with self._lock:
+            if self._closed:
+                return
             if assignment.ended >= self._touch:
                 # Writing to a mapped page need not change the file's time, by which others tell its age.
                 self._touch = assignment.ended + _FORGET / 60
@@ -150,28 +194,20 @@ class Recorder:
         if now - self._looked < _LOOK_AGAIN:
             return
         self._looked = now
-        for path in self._folder.glob("*.run"):
+        for path in self._folder.glob(f"{self._scope}-*.run"):
             if path.name in self._read or path == self._path:
                 continue
-            with contextlib.suppress(OSError):
-                self._take(path)
-
-    def _take(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+            fd = _open_dead(path)
+            if fd is None:
+                continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return  # its instance lives
-            if time.time() - os.fstat(fd).st_mtime > _FORGET:
-                path.unlink()
-            elif path.name.startswith(self._scope):
-                self._read.add(path.name)
-                data = os.pread(fd, 2 * _HALF, 0)
-                for start in (0, _HALF):
-                    self._parse(data[start : start + _HALF])
-        finally:
-            os.close(fd)
+                if time.time() - os.fstat(fd).st_mtime <= _FORGET:
+                    self._read.add(path.name)
+                    data = os.pread(fd, 2 * _HALF, 0)
+                    for start in (0, _HALF):
+                        self._parse(data[start : start + _HALF])
+            finally:
+                os.close(fd)
 
     def _parse(self, half: bytes) -> None:
         at = 0
@@ -186,7 +222,9 @@ class Recorder:
 
     def close(self, *, forget: bool = True) -> None:
         """Let go. ``forget`` deletes the records: every outcome was settled."""
-        self._map.close()
+        with self._lock:
+            self._closed = True
+            self._map.close()
         if forget:
             self._path.unlink(missing_ok=True)
         os.close(self._fd)
