@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import MutableMapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from task.errors import Interrupted
 
@@ -24,6 +25,14 @@ class CancelReason(StrEnum):
     SHUTDOWN = "shutdown"  #: the application stops; the task is handed back to the bus
     TIMEOUT = "timeout"  #: it ran longer than ``--timeout``
     LEASE_LOST = "lease-lost"  #: the bus has given it to another instance; this result will not count
+
+
+class _TaskLog(logging.LoggerAdapter[logging.Logger]):
+    """Adds the task's fields to the user's own, which a plain adapter would drop."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
 
 
 class Context:
@@ -70,7 +79,7 @@ class Context:
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose lines carry the task's type and id."""
         if self._log is None:
-            self._log = logging.LoggerAdapter(_log, {"task_type": self.task.type, "task_id": self.task.id})
+            self._log = _TaskLog(_log, {"task_type": self.task.type, "task_id": self.task.id})
         return self._log
 
     def raise_if_cancelled(self) -> None:

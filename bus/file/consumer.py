@@ -34,6 +34,7 @@ class FileConsumer(Consumer):
         self.topic = topic
         self.group = group
         self.lease = lease
+        self.epoch = members.epoch
         self._lease = lease
         self._bus = bus
         self._members = members

@@ -50,6 +50,11 @@ class Group(ABC):
             FullError, UnauthorisedError, UnreachableError: nothing was done.
         """
 
+    @property
+    def epoch(self) -> str | None:
+        """Another text whenever offsets begin anew; None if nobody else reads for this group."""
+        return None
+
     @abstractmethod
     def changed(self) -> bool:
         """Whether a claim might now get what the last one did not."""
@@ -120,6 +125,10 @@ class StoredGroup(Group):
             state = self._load()
             if self._fd is None:
                 self._save(state, None)
+
+    @property
+    def epoch(self) -> str | None:
+        return None if self._state is None else self._state.epoch
 
     def run(self, operations: Sequence[Operation]) -> None:
         with self._transaction():

@@ -92,6 +92,7 @@ class Claim(Operation):
             len(state.pending),
         )
         state.position = state.mark = 0
+        state.epoch = os.urandom(8).hex()
         state.pending.clear()
 
 

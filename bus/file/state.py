@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -44,13 +45,15 @@ class Record:
 class GroupState:
     """Reading position and unsettled records. ``soonest`` is no later than the earliest ``due`` among them."""
 
-    __slots__ = ("claims", "inode", "mark", "pending", "position", "settled", "soonest")
+    __slots__ = ("claims", "epoch", "inode", "mark", "pending", "position", "settled", "soonest")
 
-    def __init__(self, inode: int = 0, position: int = 0, mark: int = 0, claims: int = 0) -> None:
+    def __init__(self, inode: int = 0, position: int = 0, mark: int = 0, claims: int = 0, epoch: str = "") -> None:
         self.inode = inode
         self.position = position
         self.mark = mark
         self.claims = claims
+        #: Another text whenever offsets begin anew.
+        self.epoch = epoch or os.urandom(8).hex()
         self.pending: dict[int, Record] = {}
         self.soonest = float("inf")
         #: What the transaction under way has settled: not lost, but done with.
@@ -156,6 +159,7 @@ class Saved(NamedTuple):
             "position": state.position,
             "mark": state.mark,
             "claims": state.claims,
+            "epoch": state.epoch,
             "pending": [[r.offset, r.length, r.attempt, r.claim, r.due, r.history] for r in state.pending.values()],
         }
         payload = b""
@@ -177,7 +181,8 @@ class Saved(NamedTuple):
             fields = orjson.loads(head)
             if not newline or fields["v"] != 1:
                 raise ValueError("it is cut short or of another version")
-            state = GroupState(*(int(fields[name]) for name in ("inode", "position", "mark", "claims")))
+            inode, position, mark, claims = (int(fields[name]) for name in ("inode", "position", "mark", "claims"))
+            state = GroupState(inode, position, mark, claims, str(fields["epoch"]))
             for record in fields["pending"]:
                 state.add(Record(*record))
             outbox = _decode_outbox(fields, payload) if "outbox" in fields else None
