@@ -56,6 +56,7 @@ class WorkerApp:
         self.consumer: Consumer | None = None
         self.bus_health = Health(False, "starting")
         self._stops = 0
+        self._opening: asyncio.Task[object] | None = None
 
     @property
     def stopping(self) -> bool:
@@ -67,6 +68,8 @@ class WorkerApp:
         self._stops += 1
         if self.receiver is not None:
             self.receiver.stop()
+        elif self._opening is not None:
+            self._opening.cancel()  # a named pipe without a reader, a server that does not answer
 
     async def run(self, opened: Callable[[], None] = lambda: None) -> Exit:
         """Work until the input ends or ``stop``. ``opened`` is called once input and output are open.
@@ -75,6 +78,19 @@ class WorkerApp:
             BusError: if a bus cannot be used, or results can no longer be delivered.
             WorkerError, SettingsError: if the worker cannot run as asked.
         """
+        if self._stops:
+            return Exit.OK
+        self._opening = me = asyncio.current_task()
+        try:
+            return await self._run(opened)
+        except asyncio.CancelledError:
+            if self.receiver is not None or not self._stops or me is None:
+                raise
+            while me.uncancel():
+                pass
+            return Exit.OK
+
+    async def _run(self, opened: Callable[[], None]) -> Exit:
         options = self.options
         done = None if options.done_topic == "-" else options.done_topic
         kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
@@ -115,8 +131,6 @@ class WorkerApp:
                 recorder=recorder,
                 depth=self._depth_of(source),
             )
-            for _ in range(self._stops):
-                self.receiver.stop()
             _log.info(
                 "working",
                 extra={
