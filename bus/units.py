@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["format_duration", "parse_duration", "parse_size"]
+__all__ = ["format_duration", "parse_duration", "parse_positive_duration", "parse_positive_size", "parse_size"]
 
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(us|µs|ms|s|m|h|d|w)")
@@ -73,3 +73,19 @@ def parse_size(text: str) -> int:
     whole, _, decimals = match[1].partition(".")
     divisor: int = 10 ** len(decimals)
     return int(whole + decimals) * factor // divisor
+
+
+def parse_positive_duration(text: str) -> float:
+    """As :func:`parse_duration`, and longer than nothing: for a lease, say. Raises ValueError."""
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError("must be longer than nothing")
+    return seconds
+
+
+def parse_positive_size(text: str) -> int:
+    """As :func:`parse_size`, and at least one byte. Raises ValueError."""
+    size = parse_size(text)
+    if size < 1:
+        raise ValueError("must be at least 1 byte")
+    return size

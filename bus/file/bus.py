@@ -25,7 +25,7 @@ from bus.lines.batcher import Batcher
 from bus.lines.trouble import explain
 from bus.names import check_group, check_topic
 from bus.registry import Clock
-from bus.units import parse_duration, parse_size
+from bus.units import parse_positive_duration, parse_positive_size
 from bus.url import BusURL, option, parse_options
 
 __all__ = ["FileBus"]
@@ -34,26 +34,14 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 
-def _seconds(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError("must be longer than nothing")
-    return seconds
-
-
-def _size(text: str) -> int:
-    size = parse_size(text)
-    if size < 1:
-        raise ValueError("must be at least 1 byte")
-    return size
-
-
 @dataclass(frozen=True, slots=True)
 class _Options:
-    lease: float = option(_seconds, 30.0, "how long a delivery stays with its consumer unless extended")
-    max_size: int = option(_size, 1024**2, "largest message; a longer line is read in pieces of this size")
+    lease: float = option(parse_positive_duration, 30.0, "how long a delivery stays with its consumer unless extended")
+    max_size: int = option(
+        parse_positive_size, 1024**2, "largest message; a longer line is read in pieces of this size"
+    )
     sync: bool = dataclasses.field(default=True, metadata={"help": "fsync before confirming"})
-    poll: float = option(_seconds, 0.05, "longest time until the writing of another process is noticed")
+    poll: float = option(parse_positive_duration, 0.05, "longest time until the writing of another process is noticed")
 
 
 class FileBus(Bus):

@@ -15,7 +15,7 @@ from bus.lines.sink import Sink, open_sink
 from bus.lines.text import check_bodies
 from bus.names import check_group, check_topic
 from bus.registry import Clock
-from bus.units import parse_size
+from bus.units import parse_positive_size
 from bus.url import BusURL, option, parse_options
 
 __all__ = ["LinesBus"]
@@ -23,17 +23,12 @@ __all__ = ["LinesBus"]
 _DEAD = ".dead"
 
 
-def _positive_size(text: str) -> int:
-    size = parse_size(text)
-    if size < 1:
-        raise ValueError("must be at least 1 byte")
-    return size
-
-
 @dataclass(frozen=True, slots=True)
 class _Options:
     dead: str = option(str, "", "file for dead letters; default: the output's name + .dead, or TOPIC.dead for stdout")
-    max_line: int = option(_positive_size, 64 * 1024**2, "longest line; a longer one is read in pieces of this size")
+    max_line: int = option(
+        parse_positive_size, 64 * 1024**2, "longest line; a longer one is read in pieces of this size"
+    )
     sync: bool = dataclasses.field(default=True, metadata={"help": "fsync a regular file before confirming"})
 
 

@@ -15,20 +15,13 @@ from bus.memory.broker import Broker, broker
 from bus.memory.group import Waiter
 from bus.names import check_group, check_topic
 from bus.registry import Clock
-from bus.units import parse_duration, parse_size
+from bus.units import parse_duration, parse_positive_duration, parse_positive_size
 from bus.url import BusURL, option, parse_options
 
 __all__ = ["MemoryBus"]
 
 #: Seconds between two looks at a clock that is not the system's: such a clock may be moved while we wait.
 _CLOCK_STEP = 0.02
-
-
-def _lease(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError("must be longer than nothing")
-    return seconds
 
 
 def _window(text: str) -> float:
@@ -38,17 +31,10 @@ def _window(text: str) -> float:
     return seconds
 
 
-def _size(text: str) -> int:
-    size = parse_size(text)
-    if size < 1:
-        raise ValueError("must be at least 1 byte")
-    return size
-
-
 @dataclass(frozen=True, slots=True)
 class _Options:
-    lease: float = option(_lease, 30.0, "how long a delivery stays with its consumer unless extended")
-    max_size: int = option(_size, 1024**2, "largest message body")
+    lease: float = option(parse_positive_duration, 30.0, "how long a delivery stays with its consumer unless extended")
+    max_size: int = option(parse_positive_size, 1024**2, "largest message body")
     dedupe: float = option(_window, 600.0, "how long message ids are remembered; 0 = not at all")
 
 
