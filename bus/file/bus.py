@@ -37,9 +37,7 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True)
 class _Options:
     lease: float = option(parse_positive_duration, 30.0, "how long a delivery stays with its consumer unless extended")
-    max_size: int = option(
-        parse_positive_size, 1024**2, "largest message; a longer line is read in pieces of this size"
-    )
+    max_size: int = option(parse_positive_size, 1024**2, "largest message; a longer line is read in pieces")
     sync: bool = dataclasses.field(default=True, metadata={"help": "fsync before confirming"})
     poll: float = option(parse_positive_duration, 0.05, "longest time until the writing of another process is noticed")
 

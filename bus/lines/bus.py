@@ -26,9 +26,7 @@ _DEAD = ".dead"
 @dataclass(frozen=True, slots=True)
 class _Options:
     dead: str = option(str, "", "file for dead letters; default: the output's name + .dead, or TOPIC.dead for stdout")
-    max_line: int = option(
-        parse_positive_size, 64 * 1024**2, "longest line; a longer one is read in pieces of this size"
-    )
+    max_line: int = option(parse_positive_size, 64 * 1024**2, "longest line; a longer one is read in pieces")
     sync: bool = dataclasses.field(default=True, metadata={"help": "fsync a regular file before confirming"})
 
 
