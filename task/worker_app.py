@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
-from bus import Bus, BusURL, Consumer, Depth, Health, connect, dead_topic, parse_url
+from bus import Bus, BusURL, Consumer, Depth, Health, check_group, check_topic, connect, dead_topic, parse_url
 from task.errors import SettingsError
 from task.exits import Exit
 from task.launcher import Launcher
@@ -25,6 +27,8 @@ from task.worker import Launch, worker_type
 __all__ = ["WorkerApp", "endpoint"]
 
 _log = logging.getLogger("taskbus.worker")
+#: Schemes of files and pipes, in which a topic is only a name.
+_PLAIN = ("lines", "stdio")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
 #: Seconds between looks at the health of the bus, for the status page.
 _HEALTH_TICK = 2.0
@@ -51,12 +55,40 @@ class WorkerApp:
         self.source, self.target = _endpoints(options)
         self.topic = options.topic or self.kind
         self.group = options.group or self.kind
+        self.done_topic = None if options.done_topic == "-" else options.done_topic
+        self.dead_topic = options.dead_topic or dead_topic(self.topic)
+        self._check_names()
         self.receiver: Receiver | None = None
         self.launcher: Launcher | None = None
         self.consumer: Consumer | None = None
         self.bus_health = Health(False, "starting")
         self._stops = 0
         self._opening: asyncio.Task[object] | None = None
+
+    def _check_names(self) -> None:
+        """Refuse what could not be published, or would be received again without end.
+
+        Raises:
+            BadNameError: for what is not a topic or group name.
+            SettingsError: if results would go to where the tasks come from.
+        """
+        check_group(self.group)
+        for topic, option in ((self.topic, ""), (self.done_topic, "--done-topic"), (self.dead_topic, "--dead-topic")):
+            if topic is None:
+                continue
+            check_topic(topic)
+            if option and topic == self.topic and self.source == self.target and self.source.scheme not in _PLAIN:
+                raise SettingsError(
+                    f"{option} {topic}: the tasks are received from there too, and would come again without end; "
+                    "name another"
+                )
+        if self.source.scheme in _PLAIN and self.target.scheme in _PLAIN:
+            read, written = _regular_file(self.source, 0), _regular_file(self.target, 1)
+            if read is not None and read == written:
+                raise SettingsError(
+                    f"--out {self.target.path or '-'}: is the file the tasks are read from, and what is written would "
+                    "be read again without end; name another"
+                )
 
     @property
     def stopping(self) -> bool:
@@ -92,7 +124,6 @@ class WorkerApp:
 
     async def _run(self, opened: Callable[[], None]) -> Exit:
         options = self.options
-        done = None if options.done_topic == "-" else options.done_topic
         kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
         backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
         self.launcher = launcher = Launcher(self._launch, options)
@@ -110,8 +141,8 @@ class WorkerApp:
             judge = Judge(
                 topic=self.topic,
                 group=self.group,
-                done_topic=done,
-                dead_topic=options.dead_topic or dead_topic(self.topic),
+                done_topic=self.done_topic,
+                dead_topic=self.dead_topic,
                 retries=options.retries,
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
@@ -177,9 +208,18 @@ class WorkerApp:
         return Exit.INTERRUPTED if stats.interrupted else Exit.OK
 
 
+def _regular_file(url: BusURL, standard: int) -> tuple[int, int] | None:
+    """Which regular file this is, if it is one. ``standard`` is the descriptor that a missing path stands for."""
+    try:
+        found = os.fstat(standard) if url.path in ("", "-") else os.stat(url.path)
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
 def _endpoints(options: WorkerOptions) -> tuple[BusURL, BusURL]:
     """The buses to receive from and to publish to. Plain input gives plain output, on stdout unless told otherwise."""
     source = endpoint(options.in_) if options.in_ is not None else parse_url(options.bus)
     if options.out is not None:
         return source, endpoint(options.out)
-    return source, BusURL("stdio") if source.scheme in ("lines", "stdio") else source
+    return source, BusURL("stdio") if source.scheme in _PLAIN else source
