@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -26,7 +27,9 @@ def main(args: list[str]) -> int:
     # As `python -m` would have it; the command was started with -P so that no file here hides a package of ours.
     sys.path.insert(0, os.getcwd())
     try:
-        launch = load_launch(args[1])
+        # Standard output is for done tasks; what the user's module prints when it is imported is none.
+        with contextlib.redirect_stdout(sys.stderr):
+            launch = load_launch(args[1])
     except WorkerError as error:
         sys.stderr.write(f"taskbus: error: {error}\n")
         return Exit.USAGE
@@ -34,4 +37,8 @@ def main(args: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

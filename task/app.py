@@ -117,11 +117,12 @@ def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = Non
 
 def _guard_stdout(app: WorkerApp, stack: ExitStack) -> None:
     """Done tasks go to stdout: what user code prints goes to stderr from now on, lest it mix with them."""
-    if app.target.scheme not in ("lines", "stdio") or app.target.path not in ("", "-", "/dev/stdout"):
+    if app.target.scheme not in ("lines", "stdio") or app.target.path not in ("", "-", "/dev/stdout", "/dev/fd/1"):
         return
-    sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
+    # What was printed before, in the user's own program, follows where it goes.
+    sys.stdout.flush()
 
     def restore() -> None:
         sys.stdout.flush()

@@ -69,7 +69,8 @@ class Stop(TaskError):
 class RetryLater(Stop):
     """Raise it in ``do_task`` to have the task done again, by any instance, after ``delay``.
 
-    ``delay`` is seconds or a text such as ``"4h"``. It does not use up ``--retries``, only ``--max-attempts``.
+    ``delay`` is seconds or a text such as ``"4h"``. It is repeated whatever ``--retries`` says, until the bus has
+    delivered it ``--max-attempts`` times.
     """
 
     def __init__(self, delay: float | str, msg: str = "") -> None:

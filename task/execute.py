@@ -46,11 +46,7 @@ def begin(assignment: Assignment) -> None:
 def conclude(assignment: Assignment, outcome: object) -> None:
     """Note what the worker returned."""
     if type(outcome) is not Outcome:
-        if inspect.iscoroutine(outcome):
-            outcome.close()  # nobody will await it, and it would warn when it is collected
-        outcome = error(
-            f"the worker returned {_name(outcome)}, not an outcome such as complete(), error() or retry_later()"
-        )
+        outcome = error(_no_outcome(outcome))
     meta = assignment.context._meta
     if (
         meta
@@ -105,6 +101,16 @@ def stuck_at(thread_id: int | None) -> str:
     """``file.py:12`` of the line a thread is executing right now, for telling where a worker hangs."""
     frame: FrameType | None = sys._current_frames().get(thread_id) if thread_id is not None else None
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+
+
+def _no_outcome(returned: object) -> str:
+    if inspect.iscoroutine(returned):
+        returned.close()  # nobody will await it, and it would warn when it is collected
+        return (
+            "do_task is async, but the launch function does not tell: annotate what it returns, as in "
+            "def launch(task: Task) -> MyWorker, or give --isolation inline"
+        )
+    return f"the worker returned {_name(returned)}, not an outcome such as complete(), error() or retry_later()"
 
 
 def _checked(outcome: Outcome, meta: dict[str, str] | None) -> Outcome:

@@ -87,9 +87,13 @@ def _importing(place: str, load: Callable[[], ModuleType]) -> ModuleType:
 
 def _from_file(path: Path) -> ModuleType:
     """Run a file as a module, with its folder on the path as ``python file.py`` has it, but not as ``__main__``."""
-    name = path.stem if path.stem not in sys.modules else f"_taskbus_user_{path.stem}"
-    if _files.get(name) == path:
-        return sys.modules[name]
+    for known, file in _files.items():
+        if file == path:
+            return sys.modules[known]
+    # A file may be called like a module that is loaded, such as bus.py.
+    name = path.stem
+    while name in sys.modules:
+        name = f"_taskbus_user_{name}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise WorkerError(f"{path} is not a Python file")

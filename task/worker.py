@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import ClassVar, get_type_hints
 
 from task.context import Context
 from task.errors import WorkerError
@@ -50,6 +51,17 @@ def worker_type(launch: Launch, given: str | None = None) -> str:
 
 
 def is_async(launch: Launch) -> bool | None:
-    """Whether its ``do_task`` is a coroutine function; None where only making a worker can tell."""
+    """Whether its ``do_task`` is a coroutine function; None where only making a worker can tell.
+
+    A launch function may say so by its annotation: ``def launch(task: Task) -> MyWorker``.
+    """
+    if isinstance(launch, functools.partial):
+        launch = launch.func
     method = getattr(launch, "do_task", None)
+    if method is None:
+        try:
+            made = get_type_hints(launch).get("return")
+        except Exception:  # a callable object, or an annotation of the user's that cannot be evaluated
+            made = None
+        method = None if made is Worker else getattr(made, "do_task", None)
     return None if method is None else inspect.iscoroutinefunction(method)
