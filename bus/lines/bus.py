@@ -144,12 +144,14 @@ class _LinesProducer(Producer):
                 dead.setdefault(topic, []).append(message.body)
             else:
                 live.append(message.body)
-        if live:
-            live.append(b"")
-            await self._sink.write(b"\n".join(live))
+        # Dead letters first: if their file cannot be written, the call is repeated until it can, and whatever was
+        # written before them would be there as many times.
         for topic, bodies in dead.items():
             bodies.append(b"")
             await (await self._dead_sink(topic)).write(b"\n".join(bodies))
+        if live:
+            live.append(b"")
+            await self._sink.write(b"\n".join(live))
 
     async def close(self) -> None:
         if self._closed:
