@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -140,7 +140,12 @@ async def _show_progress(app: WorkerApp) -> None:
     size: int | None = getattr(consumer, "size", None)
     if size is None:
         return
-    position: Callable[[], int] = lambda: consumer.position or 0  # noqa: E731
+
+    def position() -> int:
+        """Bytes settled: of those received, the share that is not held any more."""
+        received, held = app.stats.received, app.receiver.held if app.receiver else 0
+        return int(consumer.position * (received - held) / received) if received else 0
+
     bar = Progress(size, position, lambda: app.stats.done)
     try:
         while True:

@@ -359,6 +359,7 @@ def _report(verdict: Verdict) -> None:
             "task_id": task.id if task else None,
             "message_id": verdict.delivery.id,
             "attempt": verdict.delivery.attempt,
+            "to": verdict.messages[0].topic if verdict.result == "dead" else None,
             "reason": (outcome.msg if outcome is not None else verdict.reason) or None,
         },
     )
