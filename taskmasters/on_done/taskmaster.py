@@ -106,7 +106,7 @@ class OnDoneTaskmaster:
         messages = tuple(Message(child.topic, child.body, None, child.delay, child.id) for child in children.found)
         if children.problems:
             verdict = self.dead(delivery, "rule-failed", "; ".join(children.problems), parent)
-            verdict.messages = (*messages, *verdict.messages)
+            verdict.messages = (*verdict.messages, *messages)
             return verdict
         return Verdict(delivery, Action.FINISH, "chained" if children.matched else "unmatched", messages, task=parent)
 
@@ -150,6 +150,8 @@ class _ChildSettler(Settler):
         if len(fitting) == len(verdict.messages):
             return super()._fitted(verdict, error)
         dead = self.dead(verdict.delivery, "too-large", f"a child is too large: {error}", verdict.task)
+        if any(len(letter.body) > error.limit for letter in dead.messages):
+            dead = super()._fitted(dead, error)
         verdict.result = dead.result
-        verdict.messages = (*fitting, *dead.messages)
+        verdict.messages = (*dead.messages, *fitting)
         return verdict
