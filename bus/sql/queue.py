@@ -1,261 +1,202 @@
-"""What the bus does in the database. Every function here runs inside a transaction on the database's thread."""
+"""What consumers do in the database. Every function here runs inside a transaction; ``now`` is in microseconds."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
-from bus.contract import Delivery, Depth, Message, Peeked
+import orjson
 
-__all__ = ["Claimed", "Queue", "publish", "topics"]
+from bus.contract import Delivery
+from bus.sql import statements as sql
+from bus.sql.database import Transaction
+from bus.sql.membership import Member
+from bus.sql.schema import delayed_lane, number_of
 
-#: Seconds for which a published id is remembered.
-DEDUPE = 600.0
-#: Seconds after which a broadcast group nobody reads is forgotten.
-EPHEMERAL = 60.0
-#: Messages looked at in one transaction on the way to the next that is not delayed.
-_SCAN = 1000
+__all__ = ["Handle", "acknowledge", "claim", "extend", "give_back", "lost", "next_due"]
 
-_DELETE_MESSAGE = """
-DELETE FROM messages WHERE id = :id
-AND EXISTS (SELECT 1 FROM groups WHERE topic = :topic AND expires IS NULL)
-AND NOT EXISTS (SELECT 1 FROM groups WHERE topic = :topic AND cursor < :id)
-AND NOT EXISTS (SELECT 1 FROM groups g JOIN deliveries d ON d.group_id = g.id AND d.message_id = :id
-                WHERE g.topic = :topic)
-"""
-_SWEEP = """
-DELETE FROM messages WHERE topic = :topic
-AND EXISTS (SELECT 1 FROM groups WHERE topic = :topic AND expires IS NULL)
-AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.topic = :topic AND g.cursor < messages.id)
-AND NOT EXISTS (SELECT 1 FROM groups g JOIN deliveries d ON d.group_id = g.id AND d.message_id = messages.id
-                WHERE g.topic = :topic)
-"""
-_MINE = "WHERE group_id = ? AND message_id = ? AND owner = ? AND attempt = ?"
+#: Bytes of bodies one claim may bring; a single message may be larger.
+_BUDGET = 64 * 1024**2
+#: The most reasons kept of one message.
+_HISTORY = 100
+#: Sorts before everything ready.
+_FIRST = 0
+#: When it became ready, its id, and what is delivered if it is chosen.
+_Candidate: TypeAlias = tuple[int, int, Delivery]
+Key = TypeVar("Key")
 
 
-class Claimed(NamedTuple):
-    """What a claim brought. ``next_due`` is when something more becomes ready by itself; ``again`` = ask at once."""
+class Handle:
+    """What it takes to settle a delivery. ``lost``: somebody else has it."""
 
-    deliveries: list[Delivery]
-    next_due: float | None
-    again: bool
+    __slots__ = ("attempt", "id", "lost")
 
-
-def publish(db: sqlite3.Connection, messages: Sequence[Message], now: float) -> None:
-    """Store ``messages``, but those whose id was published within the window."""
-    if any(message.id is not None for message in messages):
-        db.execute("DELETE FROM published WHERE at < ?", (now - DEDUPE,))
-        messages = [message for message in messages if message.id is None or _is_new(db, message, now)]
-    db.executemany(
-        "INSERT INTO messages (topic, key, due, body) VALUES (?, ?, ?, ?)",
-        [(m.topic, m.key, now + m.delay if m.delay > 0 else None, m.body) for m in messages],
-    )
+    def __init__(self, id: int, attempt: int) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.lost = False
 
 
-def _is_new(db: sqlite3.Connection, message: Message, now: float) -> bool:
-    row = (message.topic, message.id, now)
-    return db.execute("INSERT OR IGNORE INTO published (topic, uid, at) VALUES (?, ?, ?)", row).rowcount == 1
+def next_due(tx: Transaction, member: Member, now: int) -> int | None:
+    """When there will be something to claim though nothing is published; at most ``now`` if there is already."""
+    found = tx.rows(sql.CHOOSE_GROUP, group_id=member.group_id)
+    if not found or found[0][1]:
+        return now
+    due: int | None = found[0][2]
+    return due
 
 
-def topics(db: sqlite3.Connection) -> list[str]:
-    """Names of the topics that hold a message or have a group."""
-    # One index lookup per topic: DISTINCT would read the index entry of every message.
-    found = {name for (name,) in db.execute("SELECT DISTINCT topic FROM groups WHERE expires IS NULL")}
-    last = ""
-    while (row := db.execute("SELECT MIN(topic) FROM messages WHERE topic > ?", (last,)).fetchone())[0] is not None:
-        last = row[0]
-        found.add(last)
-    return sorted(found)
+def claim(tx: Transaction, member: Member, limit: int, now: int) -> list[Delivery]:
+    """Take up to ``limit`` messages: first those whose lease has ended, then each as it became ready."""
+    found = tx.rows(sql.CHOOSE_GROUP, group_id=member.group_id)
+    if not found:
+        member.join(tx)
+        return []
+    cursor, pending, due = found[0]
+    end = delayed_lane(member.topic_id)
+    again = _ready_again(tx, member, limit, now) if due is not None and due <= now else []
+    fresh = _new(tx, member, cursor, end, limit) if pending else []
+    chosen = list(_merge(again, fresh, limit)) if again else fresh
+    if again:
+        ids = [id for _, id, _ in chosen if not cursor < id <= end]
+        tx.run(sql.CLAIM_AGAIN, until=now + member.lease, owner=member.owner, ids=ids, group_id=member.group_id)
+    if fresh:
+        taken = [id for _, id, _ in chosen if cursor < id <= end] if again else [id for _, id, _ in chosen]
+        _take_new(tx, member, cursor, taken, now)
+    return [delivery for _, _, delivery in chosen]
 
 
-class Queue:
-    """One group of one topic, for one consumer. ``name`` None makes an ephemeral group that begins at the end."""
+def _ready_again(tx: Transaction, member: Member, limit: int, now: int) -> list[_Candidate]:
+    at_most = min(limit, max(1, _BUDGET // member.max_size))
+    found = [
+        (
+            # Whoever held it is gone. It had its turn before all others that wait.
+            _FIRST if owner is not None else ready_at,
+            id,
+            Delivery(body, str(number_of(id)), attempt + 1, key, _reasons(history), Handle(id, attempt + 1)),
+        )
+        for id, ready_at, attempt, owner, history, key, body in tx.bulk(
+            sql.READY, group_id=member.group_id, now=now, limit=at_most
+        )
+    ]
+    return sorted(found, key=_place)
 
-    def __init__(self, topic: str, name: str | None, owner: str, lease: float) -> None:
-        self.topic = topic
-        self._name = name
-        self._owner = owner
-        self._lease = lease
-        self._id = 0
 
-    def join(self, db: sqlite3.Connection, now: float) -> None:
-        """Make the group if it is new."""
-        self._forget_ephemeral(db, now)
-        if self._name is None:
-            (last,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'messages'").fetchone()
-            row = (self.topic, f"~{self._owner}", last, now + EPHEMERAL)
-            db.execute("INSERT INTO groups (topic, name, cursor, expires) VALUES (?, ?, ?, ?)", row)
+def _new(tx: Transaction, member: Member, cursor: int, end: int, limit: int) -> list[_Candidate]:
+    if limit * member.max_size > _BUDGET:
+        weight, heaviest = tx.rows(sql.WEIGHT, cursor=cursor, end=end, limit=limit)[0]
+        if weight > _BUDGET:
+            limit = max(1, _BUDGET // heaviest)
+    found = [
+        (published, id, Delivery(body, str(number_of(id)), 1, key, (), Handle(id, 1)))
+        for id, published, key, body in tx.bulk(sql.NEW, cursor=cursor, end=end, limit=limit)
+    ]
+    return sorted(found, key=_id)
+
+
+def _take_new(tx: Transaction, member: Member, cursor: int, ids: Sequence[int], now: int) -> None:
+    if ids:
+        group_id, last = member.group_id, ids[-1]
+        tx.run(sql.CLAIM_NEW, group_id=group_id, until=now + member.lease, owner=member.owner, cursor=cursor, last=last)
+        tx.run(sql.MOVE_CURSOR, last=last, count=len(ids), group_id=group_id)
+
+
+def _merge(again: Sequence[_Candidate], fresh: Sequence[_Candidate], limit: int) -> Iterator[_Candidate]:
+    """The first ``limit`` by when they became ready, the fresh ones in their order whatever the clock did."""
+    old, new = iter(again), iter(fresh)
+    next_old, next_new = next(old, None), next(new, None)
+    for _ in range(limit):
+        if next_old is not None and (next_new is None or next_old[:2] <= next_new[:2]):
+            yield next_old
+            next_old = next(old, None)
+        elif next_new is not None:
+            yield next_new
+            next_new = next(new, None)
         else:
-            db.execute("INSERT OR IGNORE INTO groups (topic, name, cursor) VALUES (?, ?, 0)", (self.topic, self._name))
-        name = self._name or f"~{self._owner}"
-        (self._id,) = db.execute("SELECT id FROM groups WHERE topic = ? AND name = ?", (self.topic, name)).fetchone()
-
-    def _forget_ephemeral(self, db: sqlite3.Connection, now: float) -> None:
-        for group, topic in db.execute("SELECT id, topic FROM groups WHERE expires < ?", (now,)).fetchall():
-            self._forget(db, group, topic)
-
-    def _forget(self, db: sqlite3.Connection, group: int, topic: str) -> None:
-        db.execute("DELETE FROM deliveries WHERE group_id = ?", (group,))
-        db.execute("DELETE FROM groups WHERE id = ?", (group,))
-        db.execute(_SWEEP, {"topic": topic})
-
-    def leave(self, db: sqlite3.Connection) -> None:
-        """An ephemeral group ends with its only consumer."""
-        if self._name is None:
-            self._forget(db, self._id, self.topic)
-
-    def keep(self, db: sqlite3.Connection, now: float) -> None:
-        """An ephemeral group is still read."""
-        db.execute("UPDATE groups SET expires = ? WHERE id = ? AND expires IS NOT NULL", (now + EPHEMERAL, self._id))
-
-    def pending(self, db: sqlite3.Connection, now: float) -> bool:
-        """Whether a claim would find anything, without writing."""
-        row = db.execute(
-            """SELECT EXISTS (SELECT 1 FROM deliveries WHERE group_id = :group AND ready_at <= :now)
-            OR EXISTS (SELECT 1 FROM messages WHERE topic = :topic
-                       AND id > (SELECT cursor FROM groups WHERE id = :group))""",
-            {"group": self._id, "topic": self.topic, "now": now},
-        ).fetchone()
-        return bool(row[0])
-
-    def claim(self, db: sqlite3.Connection, limit: int, now: float) -> Claimed:
-        """Take up to ``limit`` messages: first what became ready again, then new ones."""
-        until = now + self._lease
-        rows = db.execute(
-            """SELECT d.message_id, d.attempt, d.history, m.key, m.body FROM deliveries d
-            JOIN messages m ON m.id = d.message_id WHERE d.group_id = ? AND d.ready_at <= ?
-            ORDER BY d.ready_at, d.message_id LIMIT ?""",
-            (self._id, now, limit),
-        ).fetchall()
-        deliveries = [
-            Delivery(body, str(id), attempt + 1, key, tuple(json.loads(history)) if history else (), id)
-            for id, attempt, history, key, body in rows
-        ]
-        db.executemany(
-            "UPDATE deliveries SET ready_at = ?, attempt = ?, owner = ? WHERE group_id = ? AND message_id = ?",
-            [(until, d.attempt, self._owner, self._id, d.handle) for d in deliveries],
-        )
-        again = False
-        if len(deliveries) < limit:
-            again = self._claim_new(db, deliveries, limit, now)
-        next_due = None
-        if not deliveries and not again:
-            query = "SELECT MIN(ready_at) FROM deliveries WHERE group_id = ?"
-            (next_due,) = db.execute(query, (self._id,)).fetchone()
-        return Claimed(deliveries, next_due, again)
-
-    def _claim_new(self, db: sqlite3.Connection, deliveries: list[Delivery], limit: int, now: float) -> bool:
-        """Take new messages up to ``limit``; delayed ones are noted. True if there may be more behind them."""
-        found = db.execute("SELECT cursor FROM groups WHERE id = ?", (self._id,)).fetchone()
-        if found is None:
-            return False
-        (cursor,) = found
-        start, scanned = cursor, 0
-        until = now + self._lease
-        while len(deliveries) < limit and scanned < _SCAN:
-            wanted = limit - len(deliveries)
-            rows = db.execute(
-                "SELECT id, key, due, body FROM messages WHERE topic = ? AND id > ? ORDER BY id LIMIT ?",
-                (self.topic, cursor, wanted),
-            ).fetchall()
-            if not rows:
-                break
-            cursor, scanned = rows[-1][0], scanned + len(rows)
-            db.executemany(
-                "INSERT INTO deliveries (group_id, message_id, ready_at, attempt, owner) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (self._id, id, due, 0, None)
-                    if due is not None and due > now
-                    else (self._id, id, until, 1, self._owner)
-                    for id, _, due, _ in rows
-                ],
-            )
-            deliveries += [
-                Delivery(body, str(id), 1, key, (), id) for id, key, due, body in rows if due is None or due <= now
-            ]
-        if cursor != start:
-            db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (cursor, self._id))
-        return not deliveries and scanned >= _SCAN
-
-    def _rows(self, deliveries: Sequence[Delivery]) -> list[tuple[int, int, str, int]]:
-        return [(self._id, d.handle, self._owner, d.attempt) for d in deliveries]
-
-    def lost(self, db: sqlite3.Connection, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Those of ``deliveries`` that somebody else has taken."""
-        query = f"SELECT 1 FROM deliveries {_MINE}"  # noqa: S608  (constants of this module)
-        rows = self._rows(deliveries)
-        return [d for d, row in zip(deliveries, rows, strict=True) if db.execute(query, row).fetchone() is None]
-
-    def ack(self, db: sqlite3.Connection, deliveries: Sequence[Delivery]) -> int:
-        """Forget these as far as they are ours; how many were."""
-        count = db.executemany(f"DELETE FROM deliveries {_MINE}", self._rows(deliveries)).rowcount  # noqa: S608
-        db.executemany(_DELETE_MESSAGE, [{"id": d.handle, "topic": self.topic} for d in deliveries])
-        return count
-
-    def give_back(
-        self, db: sqlite3.Connection, deliveries: Sequence[Delivery], at: float, reason: str | None, *, count: bool
-    ) -> None:
-        """Make these ready again, not before ``at``, as far as they are ours; ``count``: whether the attempt counts."""
-        step = 0 if count else 1
-        for delivery, row in zip(deliveries, self._rows(deliveries), strict=True):
-            history = json.dumps([*delivery.history, reason]) if reason is not None else None
-            db.execute(
-                "UPDATE deliveries SET ready_at = ?, attempt = attempt - ?, owner = NULL, "  # noqa: S608
-                f"history = COALESCE(?, history) {_MINE}",
-                (at, step, history, *row),
-            )
-
-    def extend(self, db: sqlite3.Connection, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
-        """Renew the leases of these; the lost ones are returned."""
-        rows = [(now + self._lease, *row) for row in self._rows(deliveries)]
-        count = db.executemany(f"UPDATE deliveries SET ready_at = ? {_MINE}", rows).rowcount  # noqa: S608
-        return [] if count == len(deliveries) else self.lost(db, deliveries)
-
-    @staticmethod
-    def depth(db: sqlite3.Connection, topic: str, name: str, now: float) -> Depth:
-        """What is pending for a group, known or not."""
-        group, cursor = _find(db, topic, name)
-        counts = db.execute(
-            """SELECT COALESCE(SUM(ready_at <= :now), 0), COALESCE(SUM(ready_at > :now AND owner IS NULL), 0),
-            COALESCE(SUM(ready_at > :now AND owner IS NOT NULL), 0) FROM deliveries WHERE group_id = :group""",
-            {"now": now, "group": group},
-        ).fetchone()
-        fresh = db.execute(
-            "SELECT COUNT(*), COALESCE(SUM(due > ?), 0) FROM messages WHERE topic = ? AND id > ?", (now, topic, cursor)
-        ).fetchone()
-        return Depth(counts[0] + fresh[0] - fresh[1], counts[1] + fresh[1], counts[2])
-
-    @staticmethod
-    def peek(db: sqlite3.Connection, topic: str, name: str | None, limit: int, now: float) -> list[Peeked]:
-        """The oldest pending messages of a group, or the oldest stored of the topic."""
-        if name is None:
-            rows = db.execute("SELECT id, body, due FROM messages WHERE topic = ? ORDER BY id LIMIT ?", (topic, limit))
-            return [Peeked(str(id), body, "delayed" if due and due > now else "ready") for id, body, due in rows]
-        group, cursor = _find(db, topic, name)
-        rows = db.execute(
-            """SELECT m.id, m.body, d.ready_at, d.attempt, d.owner FROM deliveries d JOIN messages m
-            ON m.id = d.message_id WHERE d.group_id = ? ORDER BY m.id LIMIT ?""",
-            (group, limit),
-        )
-        found = [
-            Peeked(str(id), body, "ready" if at <= now else "in-flight" if owner else "delayed", attempt)
-            for id, body, at, attempt, owner in rows
-        ]
-        rows = db.execute(
-            "SELECT id, body, due FROM messages WHERE topic = ? AND id > ? ORDER BY id LIMIT ?",
-            (topic, cursor, limit - len(found)),
-        )
-        return found + [Peeked(str(id), body, "delayed" if due and due > now else "ready") for id, body, due in rows]
-
-    @staticmethod
-    def groups(db: sqlite3.Connection, topic: str) -> list[str]:
-        """Names of the lasting groups of a topic."""
-        query = "SELECT name FROM groups WHERE topic = ? AND expires IS NULL ORDER BY name"
-        return [name for (name,) in db.execute(query, (topic,))]
+            return
 
 
-def _find(db: sqlite3.Connection, topic: str, name: str) -> tuple[int, int]:
-    found = db.execute("SELECT id, cursor FROM groups WHERE topic = ? AND name = ?", (topic, name)).fetchone()
-    return found or (0, 0)
+def _place(candidate: _Candidate) -> tuple[int, int]:
+    return candidate[:2]
+
+
+def _id(candidate: _Candidate) -> int:
+    return candidate[1]
+
+
+def _reasons(history: str | None) -> tuple[str, ...]:
+    return tuple(orjson.loads(history)) if history else ()
+
+
+def lost(tx: Transaction, member: Member, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    """Those of ``deliveries`` that are no longer this member's."""
+    missing: list[Delivery] = []
+    for attempt, batch in _by(deliveries, _attempt):
+        ids = [delivery.handle.id for delivery in batch]
+        held = {id for (id,) in tx.rows(sql.HELD, ids=ids, attempt=attempt, **_who(member))}
+        missing += [delivery for delivery in batch if delivery.handle.id not in held]
+    return missing
+
+
+def acknowledge(tx: Transaction, member: Member, deliveries: Sequence[Delivery]) -> None:
+    """These are done with, as far as they are this member's. A message that no group needs any more is deleted."""
+    for attempt, batch in _by(deliveries, _attempt):
+        tx.run(sql.SETTLE, ids=[delivery.handle.id for delivery in batch], attempt=attempt, **_who(member))
+    floor, lasting = tx.rows(sql.FLOOR, topic_id=member.topic_id)[0]
+    if lasting:
+        ids = [delivery.handle.id for delivery in deliveries]
+        count = tx.run(sql.DELETE_DONE, ids=ids, floor=floor, delayed=delayed_lane(member.topic_id))
+        tx.run(sql.UNSTORED, count=count, topic_id=member.topic_id)
+
+
+def give_back(
+    tx: Transaction,
+    member: Member,
+    deliveries: Sequence[Delivery],
+    ready_at: int | None,
+    *,
+    counted: bool,
+    reason: str | None = None,
+) -> None:
+    """Have these delivered again, as far as they are this member's: from ``ready_at`` on, None = in their old place.
+
+    ``counted``: the attempt counts. ``reason`` joins the history.
+    """
+    for (attempt, history), batch in _by(deliveries, _attempt_and_history):
+        values = {"ids": [delivery.handle.id for delivery in batch], "attempt": attempt, **_who(member)}
+        values["counted"] = attempt if counted else attempt - 1
+        if ready_at is None:
+            tx.run(sql.RETURN_TO_PLACE, **values)
+        else:
+            reasons = history if reason is None else (*history, reason)[-_HISTORY:]
+            text = orjson.dumps(reasons).decode() if reasons else None
+            tx.run(sql.RETURN, ready_at=ready_at, history=text, **values)
+
+
+def extend(tx: Transaction, member: Member, deliveries: Sequence[Delivery], now: int) -> list[Delivery]:
+    """Start the lease of these anew; returns those that are no longer this member's."""
+    renewed = 0
+    for attempt, batch in _by(deliveries, _attempt):
+        ids = [delivery.handle.id for delivery in batch]
+        renewed += tx.run(sql.EXTEND, until=now + member.lease, ids=ids, attempt=attempt, **_who(member))
+    return [] if renewed == len(deliveries) else lost(tx, member, deliveries)
+
+
+def _by(deliveries: Sequence[Delivery], key: Callable[[Delivery], Key]) -> Iterable[tuple[Key, list[Delivery]]]:
+    groups: dict[Key, list[Delivery]] = {}
+    for delivery in deliveries:
+        groups.setdefault(key(delivery), []).append(delivery)
+    return groups.items()
+
+
+def _attempt(delivery: Delivery) -> int:
+    attempt: int = delivery.handle.attempt
+    return attempt
+
+
+def _attempt_and_history(delivery: Delivery) -> tuple[int, tuple[str, ...]]:
+    return delivery.handle.attempt, delivery.history
+
+
+def _who(member: Member) -> dict[str, int]:
+    return {"group_id": member.group_id, "owner": member.owner}

@@ -1,9 +1,20 @@
 """The tables, and what they mean.
 
-``messages`` holds what was published and is not yet done with. Each group reads the messages of its topic in order;
-``cursor`` is the last it has looked at. What it looked at and has not settled stands in ``deliveries``: ``ready_at`` is
-when it may be taken (again): at once, when its delay is over, or when the lease of its ``owner`` ends. Settling demands
-the same owner and attempt, so that whoever lost a lease cannot settle. A message is deleted when no group needs it.
+``messages`` holds what was published and is not done with. An ``id`` is a lane and a number: ``lane << 40 | number``.
+Each topic has two lanes, one for what was published to be delivered at once and one for what was delayed. So what comes
+next on a topic is the next id of its lane, however many delayed messages wait beside it, and no other index is needed.
+Numbers are counted by ``topics.last`` and never used again; ``topics.stored`` counts the messages.
+
+Each group reads the first lane in order: ``cursor`` is the last id it took, ``pending`` counts what is stored behind.
+What a group took and has not settled stands in ``deliveries``, as do all its delayed messages. There ``ready_at`` is
+when the message may be taken (again), because its delay or the lease of its ``owner`` ends. A message is deleted when
+every group has it behind its cursor and none has a delivery of it.
+
+A group with ``heard`` set belongs to one broadcast consumer, which renews it. It begins at the end, and no message is
+deleted or kept for long on its account.
+
+``published`` remembers the ids of messages for a while, in slots of time, so that the oldest are found without another
+index.
 """
 
 from __future__ import annotations
@@ -11,57 +22,84 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from bus.errors import CorruptError
+from bus.errors import BusURLError
 
-__all__ = ["VERSION", "prepare"]
+__all__ = ["VERSION", "delayed_lane", "lane", "number_of", "prepare"]
 
 #: Stands in the file as ``user_version``.
 VERSION = 1
+#: Stands in the file as ``application_id``: "tbus".
+APPLICATION = 0x74627573
+_BITS = 40
 
 _TABLES = """
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT, due REAL, body BLOB NOT NULL
+CREATE TABLE topics (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last INTEGER NOT NULL, stored INTEGER NOT NULL
 );
-CREATE INDEX messages_topic ON messages (topic, id);
-CREATE TABLE groups (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, name TEXT NOT NULL, cursor INTEGER NOT NULL,
-    expires REAL, UNIQUE (topic, name)
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY, order_key TEXT, published INTEGER NOT NULL, due INTEGER, body BLOB NOT NULL
+);
+CREATE TABLE topic_groups (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic_id INTEGER NOT NULL, name TEXT NOT NULL, cursor INTEGER NOT NULL,
+    pending INTEGER NOT NULL, heard REAL, UNIQUE (topic_id, name)
 );
 CREATE TABLE deliveries (
-    group_id INTEGER NOT NULL, message_id INTEGER NOT NULL, ready_at REAL NOT NULL, attempt INTEGER NOT NULL,
-    owner TEXT, history TEXT, PRIMARY KEY (group_id, message_id)
+    message_id INTEGER NOT NULL, group_id INTEGER NOT NULL, ready_at INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    owner INTEGER, history TEXT, PRIMARY KEY (message_id, group_id)
 ) WITHOUT ROWID;
-CREATE INDEX deliveries_ready ON deliveries (group_id, ready_at, message_id);
+CREATE INDEX deliveries_ready ON deliveries (group_id, ready_at, message_id, owner);
 CREATE TABLE published (
-    topic TEXT NOT NULL, uid TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (topic, uid)
+    slot INTEGER NOT NULL, topic_id INTEGER NOT NULL, uid TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (slot, topic_id, uid)
 ) WITHOUT ROWID;
-CREATE INDEX published_at ON published (at);
 CREATE TABLE about (epoch TEXT NOT NULL);
 """
+
+
+def lane(topic_id: int) -> int:
+    """The id below every message of the topic that was published without delay."""
+    return topic_id * 2 << _BITS
+
+
+def delayed_lane(topic_id: int) -> int:
+    """The id below every message of the topic that was published with a delay, and above all others of it."""
+    return topic_id * 2 + 1 << _BITS
+
+
+def number_of(message_id: int) -> int:
+    """The place of a message among all of its topic."""
+    return message_id & (1 << _BITS) - 1
 
 
 def prepare(connection: sqlite3.Connection, path: str) -> str:
     """Make the tables in a new database, check them in an old one; returns its epoch.
 
     Raises:
-        CorruptError: if it is somebody else's database or of another version.
+        BusURLError: if it is somebody else's database, or of a version this taskbus does not know.
         sqlite3.Error.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
         (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        if version == 0 and tables == 0:
+        if tables == 0:
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute("INSERT INTO about (epoch) VALUES (?)", (os.urandom(8).hex(),))
             connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.execute(f"PRAGMA application_id={APPLICATION}")
+        elif application != APPLICATION:
+            raise BusURLError(f"{path} is a database of something else; name another file")
         elif version != VERSION:
-            kind = f"of version {version}, this taskbus reads version {VERSION}" if version else "not a taskbus bus"
-            raise CorruptError(f"{path} is a database {kind}; use another file")
+            raise BusURLError(
+                f"{path} was made by another taskbus (its tables are of version {version}, this one knows {VERSION}); "
+                "use that one, or name another file"
+            )
         epoch: str = connection.execute("SELECT epoch FROM about").fetchone()[0]
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
     return epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import signal
 import subprocess
 import time
@@ -77,6 +78,12 @@ def sent(folder: Path, state: str = "rules.state.db") -> int:
     return reached - _seen.setdefault((folder, state), reached) if reached else 0
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: without one it would be killed by it."""
+    caught = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
 def run_killed(folder: Path, args: list[str], finished: Callable[[], bool], kills: int, seed: int) -> None:
     """Start a taskmaster again and again, killing it at random moments; the last one runs until ``finished``."""
     moments = random.Random(seed)
@@ -91,7 +98,7 @@ def run_killed(folder: Path, args: list[str], finished: Callable[[], bool], kill
         cut_short += not finished()
     assert cut_short >= 2, "it was done before it could be killed"
     process = start("taskmaster", *args, cwd=folder)
-    wait_until(finished, 60)
+    wait_until(lambda: catches(process.pid, signal.SIGTERM) and finished(), 60)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err.decode()
