@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -84,11 +85,10 @@ class Odd(Worker):
         while True:
             time.sleep(600)
 
-    def do_spin(self, ctx, argument):
-        begun("spin")
-        end = time.monotonic() + float(argument)
-        while time.monotonic() < end:
-            sum(range(1000))
+    def do_sum(self, ctx, argument):
+        """Without once letting go of the interpreter."""
+        begun("sum")
+        sum(range(int(argument)))
         return complete(str(ctx.attempt))
 
     def do_wait(self, ctx, argument):
@@ -182,8 +182,20 @@ class Odd:
         wait_until(path.exists)
         return int(path.read_text())
 
-    def begin_anew(self, deed: str) -> None:
-        (self.folder / f"begun-{deed}").unlink(missing_ok=True)
+    def ask(self, path: str) -> tuple[int, str]:
+        """What the status port of the running instance answers."""
+        wait_until(lambda: '"url":"' in self.log)
+        url = self.log.rpartition('"url":"')[2].partition('"')[0]
+        try:
+            with urlopen(url + path, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def stopping(self) -> None:
+        """Wait until the running instance receives no more."""
+        wait_until(lambda: self.ask("readyz") == (503, "not receiving\n"))
 
     @property
     def log(self) -> str:
@@ -250,13 +262,3 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def exits(processes: Sequence[subprocess.Popen[bytes]], seconds: float = 60) -> list[int]:
-    """Wait until all have ended; their exit codes."""
-    return [process.wait(timeout=seconds) for process in processes]
-
-
-def free_room(path: Path) -> int:
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
