@@ -49,7 +49,7 @@ def split_dead_letter(
         if key in letter:
             letter[key] = letter[key][:_SHORT]
     room = max(256, (limit - min(_ENVELOPE, limit // 2)) // 4 * 3)
-    pieces = [delivery.body[start : start + room] for start in range(0, len(delivery.body), room)]
+    pieces = [delivery.body[start : start + room] for start in range(0, len(delivery.body) or 1, room)]
     return [
         orjson.dumps(letter | {"part": number, "parts": len(pieces), "body_base64": b64encode(piece).decode()})
         for number, piece in enumerate(pieces, 1)
