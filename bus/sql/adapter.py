@@ -25,7 +25,7 @@ __all__ = ["SqliteBus"]
 
 _TIERS = {"full": Durability.D3, "normal": Durability.D2}
 #: Seconds ``health`` waits for an answer.
-_HEALTH = 2.0
+_HEALTH = 1.0
 
 
 class SqliteBus(Bus):

@@ -15,8 +15,8 @@ from bus.sql.schema import delayed_lane, number_of
 
 __all__ = ["Handle", "acknowledge", "claim", "extend", "give_back", "lost", "next_due"]
 
-#: Bytes of bodies one claim may bring; a single message may be larger.
-_BUDGET = 64 * 1024**2
+#: Bytes of new bodies, and of others, which one claim may bring; a single message may be larger.
+_BUDGET = 32 * 1024**2
 #: The most reasons kept of one message.
 _HISTORY = 100
 #: Sorts before everything ready.
@@ -67,7 +67,8 @@ def claim(tx: Transaction, member: Member, limit: int, now: int) -> list[Deliver
 
 
 def _ready_again(tx: Transaction, member: Member, limit: int, now: int) -> list[_Candidate]:
-    at_most = min(limit, max(1, _BUDGET // member.max_size))
+    window = {"group_id": member.group_id, "now": now}
+    limit = _affordable(tx, member, sql.WEIGHT_OF_READY, window, limit)
     found = [
         (
             # Whoever held it is gone. It had its turn before all others that wait.
@@ -75,23 +76,28 @@ def _ready_again(tx: Transaction, member: Member, limit: int, now: int) -> list[
             id,
             Delivery(body, str(number_of(id)), attempt + 1, key, _reasons(history), Handle(id, attempt + 1)),
         )
-        for id, ready_at, attempt, owner, history, key, body in tx.bulk(
-            sql.READY, group_id=member.group_id, now=now, limit=at_most
-        )
+        for id, ready_at, attempt, owner, history, key, body in tx.bulk(sql.READY, limit=limit, **window)
     ]
     return sorted(found, key=_place)
 
 
 def _new(tx: Transaction, member: Member, cursor: int, end: int, limit: int) -> list[_Candidate]:
-    if limit * member.max_size > _BUDGET:
-        weight, heaviest = tx.rows(sql.WEIGHT, cursor=cursor, end=end, limit=limit)[0]
-        if weight > _BUDGET:
-            limit = max(1, _BUDGET // heaviest)
+    window = {"cursor": cursor, "end": end}
+    limit = _affordable(tx, member, sql.WEIGHT_OF_NEW, window, limit)
     found = [
         (published, id, Delivery(body, str(number_of(id)), 1, key, (), Handle(id, 1)))
-        for id, published, key, body in tx.bulk(sql.NEW, cursor=cursor, end=end, limit=limit)
+        for id, published, key, body in tx.bulk(sql.NEW, limit=limit, **window)
     ]
     return sorted(found, key=_id)
+
+
+def _affordable(tx: Transaction, member: Member, weigh: str, window: dict[str, int], limit: int) -> int:
+    """How many of up to ``limit`` messages may be fetched at once."""
+    if limit * member.max_size > _BUDGET:
+        weight, heaviest = tx.rows(weigh, limit=limit, **window)[0]
+        if weight is not None and weight > _BUDGET:
+            return max(1, _BUDGET // int(heaviest))
+    return limit
 
 
 def _take_new(tx: Transaction, member: Member, cursor: int, ids: Sequence[int], now: int) -> None:

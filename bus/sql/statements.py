@@ -48,7 +48,8 @@ __all__ = [
     "SWEEP",
     "TOPICS",
     "UNSTORED",
-    "WEIGHT",
+    "WEIGHT_OF_NEW",
+    "WEIGHT_OF_READY",
     "Bulk",
 ]
 
@@ -113,7 +114,10 @@ NEW = Bulk(
 WHERE id > :cursor AND id <= :end ORDER BY id LIMIT :limit""",
     ("id", "published", "order_key", "body"),
 )
-WEIGHT = """SELECT COALESCE(SUM(LENGTH(body)), 0), COALESCE(MAX(LENGTH(body)), 0) FROM (
+WEIGHT_OF_READY = """SELECT SUM(LENGTH(body)), MAX(LENGTH(body)) FROM (
+SELECT m.body FROM deliveries d JOIN messages m ON m.id = d.message_id
+WHERE d.group_id = :group_id AND d.ready_at <= :now ORDER BY d.ready_at, d.message_id LIMIT :limit) some"""
+WEIGHT_OF_NEW = """SELECT SUM(LENGTH(body)), MAX(LENGTH(body)) FROM (
 SELECT body FROM messages WHERE id > :cursor AND id <= :end ORDER BY id LIMIT :limit) some"""
 CLAIM_AGAIN = """UPDATE deliveries SET ready_at = :until, attempt = attempt + 1, owner = :owner
 WHERE message_id IN :ids AND group_id = :group_id"""
