@@ -222,7 +222,7 @@ def test_a_process_that_dies_between_two_tasks(tmp_path: Path) -> None:
     with run(tmp_path) as r:
         before = r.pid()
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda: not is_running(before))
+        os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
 
         assert r.pid() != before
 
