@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileConsumer"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("taskbus.bus")
 #: Seconds between two looks at the files at first, and the factor by which it grows while nothing happens.
 _FIRST_POLL, _POLL_GROWTH = 0.01, 1.3
 #: Seconds until the next attempt after the first failure to use the files, and at most.

@@ -14,7 +14,7 @@ from bus.file.state import GroupState, Handle, Record
 
 __all__ = ["Ack", "Claim", "Extend", "Finish", "GiveBack", "Operation", "Settling", "is_read_by"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("taskbus.bus")
 #: Bytes of bodies after which a claim is large enough.
 _ENOUGH = 1024 * 1024
 

@@ -26,7 +26,7 @@ from bus.sql.topic import publish
 
 __all__ = ["Engine"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("taskbus.bus")
 #: The most calls joined into one transaction.
 _MOST = 500
 #: Seconds between looks for what other processes did, while something happens.

@@ -132,3 +132,17 @@ def test_every_module_says_what_it_is() -> None:
     silent = [str(path.relative_to(ROOT)) for path, tree in _modules() if tree.body and not ast.get_docstring(tree)]
 
     assert silent == []
+
+
+def test_every_logger_is_ours_to_set_up() -> None:
+    """Loggers are called taskbus.…: others would write past the format, the level and the masking of secrets."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("getLogger")
+        and not (node.args and isinstance(node.args[0], ast.Constant) and str(node.args[0].value).startswith("taskbus"))
+    ]
+
+    assert wrong == []
