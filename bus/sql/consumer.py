@@ -205,7 +205,7 @@ class SqlConsumer(Consumer):
         if lost:
             ids = ", ".join(delivery.id for delivery in lost[:5]) + (", …" if len(lost) > 5 else "")
             raise LeaseLostError(
-                f"{self.topic}: {len(lost)} of {len(deliveries)} messages were delivered to another consumer, because "
+                f"{self.topic}: {len(lost)} of {len(deliveries)} messages were delivered again meanwhile, because "
                 f"they were not settled or extended within {self.lease:g} s: {ids}",
                 deliveries=lost,
                 topic=self.topic,

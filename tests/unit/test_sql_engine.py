@@ -87,6 +87,41 @@ def test_a_batch_takes_few_statements(tmp_path: Path, statements: list[str]) -> 
     with_bus(tmp_path, work)
 
 
+@pytest.mark.parametrize("level", ["full", "normal"])
+def test_what_is_synced_to_the_disk(tmp_path: Path, statements: list[str], level: str) -> None:
+    """Publishing, acknowledging and finishing are synced as asked for; what may be done again is not."""
+
+    def levels() -> list[str]:
+        """The levels at which was written since the last call."""
+        found: list[str] = []
+        current, writing = "", False
+        for statement in statements:
+            if statement.startswith("PRAGMA synchronous="):
+                current = statement.partition("=")[2]
+            elif statement.startswith("BEGIN"):
+                writing = statement == "BEGIN IMMEDIATE"
+            elif statement == "COMMIT" and writing:
+                found.append(current)
+        statements[:] = [f"PRAGMA synchronous={current}"]
+        return found
+
+    async def work(b: bus.Bus, producer: bus.Producer) -> None:
+        consumer = await b.consumer("t", "g")
+        levels()
+        await producer.publish_many([Message("t", b"{}")] * 4)
+        assert levels() == [level]
+        taken = await consumer.receive(4)
+        await consumer.extend(taken)
+        await consumer.nack(taken[:1])
+        await consumer.release(taken[1:2])
+        assert levels() == ["normal"] * 4
+        await consumer.ack(taken[2:3])
+        await consumer.finish(taken[3:], [Message("done", b"{}")], producer)
+        assert levels() == [level] * 2
+
+    with_bus(tmp_path, work, f"?synchronous={level}")
+
+
 def test_a_lost_lease_is_lost_alone(tmp_path: Path) -> None:
     """Of several calls of ``finish`` in one transaction only that of the lost lease fails, and publishes nothing."""
 

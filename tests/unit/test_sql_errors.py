@@ -285,6 +285,15 @@ def test_every_error_of_sqlite_is_mapped(tmp_path: Path, number: int) -> None:
     assert type(error) is kinds.get(number, type(error))
 
 
+def test_an_io_error_on_a_full_disk_is_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's shared memory gives an I/O error where its files give "full"; both are FullErrors."""
+    problem = sqlite3.OperationalError("disk I/O error")
+    problem.sqlite_errorcode = sqlite3.SQLITE_IOERR | 19 << 8
+    assert isinstance(explain(problem, str(tmp_path / "work.db")), bus.UnreachableError)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 1000, 0, 0, 0, 0, 0, 0, 255)))
+    assert isinstance(explain(problem, str(tmp_path / "work.db")), bus.FullError)
+
+
 def test_used_before_it_is_open(tmp_path: Path) -> None:
     """A bus that was not opened says how to open it."""
 

@@ -223,6 +223,53 @@ def test_history_is_bounded(place: Place) -> None:
     scenario(place, work)
 
 
+# Leases
+
+
+def test_a_consumer_can_lose_a_lease_to_itself(place: Place) -> None:
+    """Of two deliveries of one message to one consumer only the later can be settled."""
+
+    async def work(b: bus.Bus, producer: bus.Producer) -> None:
+        consumer = await b.consumer("t", "g")
+        await producer.publish("t", b"{}")
+        early = await take(consumer, 1)
+        place.clock.advance(31.0)
+        late = await take(consumer, 1)
+        assert late[0].attempt == 2
+        for settle in (consumer.ack, consumer.nack, consumer.release):
+            with pytest.raises(bus.LeaseLostError, match="1 of 1 messages were delivered again .* within 30 s: 1"):
+                await settle(early)
+        assert await consumer.extend([*early, *late]) == early
+        await consumer.ack(late)
+        assert place.count("messages") == 0
+
+    scenario(place, work)
+
+
+def test_finish_with_a_lost_lease_does_nothing(place: Place) -> None:
+    """Nothing is published nor settled when a lease is lost, known so before or not; the others can be finished."""
+
+    async def work(b: bus.Bus, producer: bus.Producer) -> None:
+        late, other = await b.consumer("t", "g"), await b.consumer("t", "g")
+        await producer.publish_many(messages(2))
+        lost = await take(late, 2)
+        place.clock.advance(31.0)
+        await take(other, 2)
+        await producer.publish_many(messages(2, 2))
+        held = await take(late, 2)
+        assert await late.extend(lost[:1]) == lost[:1]
+        for gone in (lost[0], lost[1]):
+            with pytest.raises(bus.LeaseLostError) as error:
+                await late.finish([gone, *held], messages(1, topic="done"), producer)
+            assert error.value.deliveries == (gone,)
+        assert await b.topics() == ["t"]
+        await late.finish(held, messages(1, topic="done"), producer)
+        assert await b.depth("t", "g") == bus.Depth(0, 0, 2)
+        assert await b.depth("done", "g") == bus.Depth(1)
+
+    scenario(place, work)
+
+
 # What is kept, and for whom
 
 
