@@ -102,6 +102,14 @@ def test_named_tests_exist(path: Path) -> None:
             assert re.search(rf"\bdef {test}\(", (ROOT / file).read_text()), f"{name_of(path)} names {file}::{test}"
 
 
+def test_every_decision_is_listed() -> None:
+    """The list of decisions names each page, under the title it has."""
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"^- \[(.*)\]\((.*)\)$", (folder / "README.md").read_text(), re.MULTILINE)
+    pages = {path.name: path.read_text().partition("\n")[0].removeprefix("# ") for path in folder.glob("0*.md")}
+    assert {file: title for title, file in listed} == pages
+
+
 def test_readme_begins_with_the_make_targets() -> None:
     """The first commands of the README are the demo and the tests, and the Makefile has them."""
     text = (ROOT / "README.md").read_text()
