@@ -205,7 +205,10 @@ class WorkerApp:
         if receiver is not None and receiver.held:
             _log.warning("handed back %d tasks unsettled", receiver.held, extra={"event": "unsettled"})
             return Exit.BUS if receiver.trouble else Exit.INTERRUPTED
-        return Exit.INTERRUPTED if stats.interrupted else Exit.OK
+        if stats.interrupted:
+            _log.warning("cut short and handed back %d tasks", stats.interrupted, extra={"event": "interrupted"})
+            return Exit.INTERRUPTED
+        return Exit.OK
 
 
 def _regular_file(url: BusURL, standard: int) -> tuple[int, int] | None:
