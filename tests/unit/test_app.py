@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ from tests.helpers import await_until
 from tests.unit.engine import Rig, rig, worker
 
 QUICK = worker(lambda task, ctx: None)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """An application sets up the logs of the whole process."""
+    logger = logging.getLogger("taskbus")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 def _options(**given: Any) -> WorkerOptions:
@@ -138,6 +148,7 @@ class Failing(Consumer):
 
     def __init__(self) -> None:
         self.given = False
+        self.failed = asyncio.Event()
         self.acknowledged: list[Delivery] = []
 
     @property
@@ -146,6 +157,7 @@ class Failing(Consumer):
 
     async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
         if self.given:
+            self.failed.set()
             raise CorruptError("the disk gives an error")
         self.given = True
         return [Delivery(b'{"type":"t","task":"v"}', "1")]
@@ -184,8 +196,9 @@ def test_what_was_received_is_done_when_the_input_fails(monkeypatch: pytest.Monk
         gate = Gate()
         async with rig() as r:
             async with failing_input(r, monkeypatch) as consumer:
-                work = asyncio.create_task(r.app(worker(gate)).run())
+                work = asyncio.create_task(r.app(worker(gate), prefetch=1).run())
                 await gate.has_begun()
+                await consumer.failed.wait()
                 gate.open.set()
                 with pytest.raises(CorruptError):
                     await work

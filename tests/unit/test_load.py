@@ -92,9 +92,11 @@ def test_files_of_the_same_name(tmp_path: Path) -> None:
     paths = [file(tmp_path / folder, ONE.replace("'one'", f"'{folder}'")) for folder in "abc"]
     mine = file(tmp_path, ONE, "json.py")
 
-    assert [load_launch(path).type for path in paths] == ["a", "b", "c"]  # type: ignore[attr-defined]
+    found = [load_launch(path) for path in paths]
+
+    assert [launch.type for launch in found] == ["a", "b", "c"]  # type: ignore[attr-defined]
+    assert all(load_launch(path) is launch for path, launch in zip(paths, found, strict=True))
     assert load_launch(mine).__module__ != "json"
-    assert load_launch(paths[0]).type == "a"  # type: ignore[attr-defined]
 
 
 def test_a_file_that_failed_can_be_loaded_when_it_is_mended(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_a_file_that_failed_can_be_loaded_when_it_is_mended(tmp_path: Path) -> N
     assert "ValueError: not yet" in wrong(path)
 
     file(tmp_path, ONE)
-    assert load_launch(path).type == "one"  # type: ignore[attr-defined]
+    assert load_launch(path).__module__ == "jobs_of_test"
 
 
 @pytest.mark.parametrize(

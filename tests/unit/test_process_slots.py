@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -267,9 +268,10 @@ def test_loading_is_not_part_of_the_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert made.ended - made.began < 0.4
 
 
-def test_while_it_loads_the_task_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["Sync", "Async"])
+def test_while_it_loads_the_task_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """It counts as running, with no beginning; told to stop meanwhile, it is told as soon as it could begin."""
-    with run(tmp_path) as r:
+    with run(tmp_path, name) as r:
         monkeypatch.setenv(AT_LOAD, "wait")
         made = r.submit("wait")
         wait_until((tmp_path / "loading").exists)
@@ -340,6 +342,23 @@ def test_killed_while_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         wait_until(lambda: not is_running(loading))
         monkeypatch.delenv(AT_LOAD)
         r.pid()
+
+
+def test_killed_while_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill that comes before there is a process takes effect as soon as there is one."""
+    with run(tmp_path) as r:
+        monkeypatch.setenv(AT_LOAD, "hang")
+        start = subprocess.Popen
+
+        def killed_meanwhile(*args: Any, **more: Any) -> Any:
+            r.executor.kill()
+            return start(*args, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("task.slots.process.subprocess.Popen", killed_meanwhile)
+            made = r.do("pid")
+
+    assert made.crashed
 
 
 def test_signals_to_the_process(tmp_path: Path) -> None:
