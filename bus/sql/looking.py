@@ -22,7 +22,7 @@ def depth(tx: Transaction, topic: str, group: str, now: int) -> Depth:
         return Depth(stored - delayed, delayed)
     group_id, _, pending = known[0]
     ready, delayed, in_flight = tx.rows(sql.DEPTH, group_id=group_id, now=now)[0]
-    return Depth(pending + ready, delayed, in_flight)
+    return Depth(pending + int(ready), int(delayed), int(in_flight))
 
 
 def peek(tx: Transaction, topic: str, group: str | None, limit: int, now: int) -> list[Peeked]:
@@ -35,14 +35,14 @@ def peek(tx: Transaction, topic: str, group: str | None, limit: int, now: int) -
     known = tx.rows(sql.FIND_GROUP, topic_id=topic_id, name=group) if group is not None else []
     seen: list[tuple[int, Peeked]] = []
     if known:
-        group_id, cursor, _ = known[0]
+        group_id, position, _ = known[0]
         for start, stop in ((first, delayed), (delayed, end)):
             for id, ready_at, attempt, owner, body in tx.rows(
                 sql.PEEK_DELIVERIES, first=start, last=stop, group_id=group_id, limit=limit
             ):
                 state = "ready" if ready_at <= now else "delayed" if owner is None else "in-flight"
                 seen.append((number_of(id), Peeked(str(number_of(id)), body, state, attempt)))
-        ranges = [(cursor, delayed)]
+        ranges = [(position, delayed)]
     else:
         ranges = [(first, delayed), (delayed, end)]
     for start, stop in ranges:

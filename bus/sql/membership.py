@@ -49,7 +49,7 @@ class Member:
                 sql.MAKE_GROUP,
                 topic_id=self.topic_id,
                 name=name,
-                cursor=first + last if self.group is None else first,
+                position=first + last if self.group is None else first,
                 pending=0 if self.group is None else stored - waiting,
                 heard=time.time() if self.group is None else None,
             )
@@ -99,7 +99,7 @@ def _forget(tx: Transaction, group_id: int, topic_id: int) -> None:
     tx.run(sql.FORGET_GROUP, group_id=group_id)
     floor, lasting = tx.rows(sql.FLOOR, topic_id=topic_id)[0]
     if lasting:
-        # Only what a group has behind its cursor and not settled is looked at, which is never much, and the delayed.
+        # Only what a group has behind its position and not settled is looked at, which is never much, and the delayed.
         first, delayed = lane(topic_id), delayed_lane(topic_id)
         for start, end in ((first, floor), (delayed, lane(topic_id + 1))):
             count = tx.run(sql.SWEEP, first=start, last=end, floor=floor, delayed=delayed)

@@ -52,17 +52,17 @@ def claim(tx: Transaction, member: Member, limit: int, now: int) -> list[Deliver
     if not found:
         member.join(tx)
         return []
-    cursor, pending, due = found[0]
+    position, pending, due = found[0]
     end = delayed_lane(member.topic_id)
     again = _ready_again(tx, member, limit, now) if due is not None and due <= now else []
-    fresh = _new(tx, member, cursor, end, limit) if pending else []
+    fresh = _new(tx, member, position, end, limit) if pending else []
     chosen = list(_merge(again, fresh, limit)) if again else fresh
     if again:
-        ids = [id for _, id, _ in chosen if not cursor < id <= end]
+        ids = [id for _, id, _ in chosen if not position < id <= end]
         tx.run(sql.CLAIM_AGAIN, until=now + member.lease, owner=member.owner, ids=ids, group_id=member.group_id)
     if fresh:
-        taken = [id for _, id, _ in chosen if cursor < id <= end] if again else [id for _, id, _ in chosen]
-        _take_new(tx, member, cursor, taken, now)
+        taken = [id for _, id, _ in chosen if position < id <= end] if again else [id for _, id, _ in chosen]
+        _take_new(tx, member, position, taken, now)
     return [delivery for _, _, delivery in chosen]
 
 
@@ -81,8 +81,8 @@ def _ready_again(tx: Transaction, member: Member, limit: int, now: int) -> list[
     return sorted(found, key=_place)
 
 
-def _new(tx: Transaction, member: Member, cursor: int, end: int, limit: int) -> list[_Candidate]:
-    window = {"cursor": cursor, "end": end}
+def _new(tx: Transaction, member: Member, position: int, end: int, limit: int) -> list[_Candidate]:
+    window = {"position": position, "end": end}
     limit = _affordable(tx, member, sql.WEIGHT_OF_NEW, window, limit)
     found = [
         (published, id, Delivery(body, str(number_of(id)), 1, key, (), Handle(id, 1)))
@@ -100,11 +100,13 @@ def _affordable(tx: Transaction, member: Member, weigh: str, window: dict[str, i
     return limit
 
 
-def _take_new(tx: Transaction, member: Member, cursor: int, ids: Sequence[int], now: int) -> None:
+def _take_new(tx: Transaction, member: Member, position: int, ids: Sequence[int], now: int) -> None:
     if ids:
         group_id, last = member.group_id, ids[-1]
-        tx.run(sql.CLAIM_NEW, group_id=group_id, until=now + member.lease, owner=member.owner, cursor=cursor, last=last)
-        tx.run(sql.MOVE_CURSOR, last=last, count=len(ids), group_id=group_id)
+        tx.run(
+            sql.CLAIM_NEW, group_id=group_id, until=now + member.lease, owner=member.owner, position=position, last=last
+        )
+        tx.run(sql.MOVE_POSITION, last=last, count=len(ids), group_id=group_id)
 
 
 def _merge(again: Sequence[_Candidate], fresh: Sequence[_Candidate], limit: int) -> Iterator[_Candidate]:

@@ -3,12 +3,12 @@
 ``messages`` holds what was published and is not done with. An ``id`` is a lane and a number: ``lane << 40 | number``.
 Each topic has two lanes, one for what was published to be delivered at once and one for what was delayed. So what comes
 next on a topic is the next id of its lane, however many delayed messages wait beside it, and no other index is needed.
-Numbers are counted by ``topics.last`` and never used again; ``topics.stored`` counts the messages.
+Numbers are counted by ``topics.last`` and never used again; ``topics.kept`` counts the messages.
 
-Each group reads the first lane in order: ``cursor`` is the last id it took, ``pending`` counts what is stored behind.
+Each group reads the first lane in order: ``position`` is the last id it took, ``pending`` counts what is stored behind.
 What a group took and has not settled stands in ``deliveries``, as do all its delayed messages. There ``ready_at`` is
 when the message may be taken (again), because its delay or the lease of its ``owner`` ends. A message is deleted when
-every group has it behind its cursor and none has a delivery of it.
+every group has it behind its position and none has a delivery of it.
 
 A group with ``heard`` set belongs to one broadcast consumer, which renews it. It begins at the end, and no message is
 deleted or kept for long on its account.
@@ -34,13 +34,13 @@ _BITS = 40
 
 _TABLES = """
 CREATE TABLE topics (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last INTEGER NOT NULL, stored INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last INTEGER NOT NULL, kept INTEGER NOT NULL
 );
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY, order_key TEXT, published INTEGER NOT NULL, due INTEGER, body BLOB NOT NULL
 );
 CREATE TABLE topic_groups (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic_id INTEGER NOT NULL, name TEXT NOT NULL, cursor INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic_id INTEGER NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL,
     pending INTEGER NOT NULL, heard REAL, UNIQUE (topic_id, name)
 );
 CREATE TABLE deliveries (

@@ -32,7 +32,7 @@ __all__ = [
     "MAKE_GROUP",
     "MAKE_TOPIC",
     "MORE_PENDING",
-    "MOVE_CURSOR",
+    "MOVE_POSITION",
     "NEW",
     "PEEK_DELIVERIES",
     "PEEK_STORED",
@@ -63,12 +63,12 @@ class Bulk(NamedTuple):
 
 # Topics and publishing
 
-FIND_TOPIC = "SELECT id, last, stored FROM topics WHERE name = :topic"
-MAKE_TOPIC = "INSERT INTO topics (name, last, stored) VALUES (:topic, 0, 0)"
+FIND_TOPIC = "SELECT id, last, kept FROM topics WHERE name = :topic"
+MAKE_TOPIC = "INSERT INTO topics (name, last, kept) VALUES (:topic, 0, 0)"
 TOPICS = "SELECT name FROM topics ORDER BY name"
 STORE = "INSERT INTO messages (id, order_key, published, due, body) VALUES (:id, :key, :published, :due, :body)"
-STORED = "UPDATE topics SET last = :last, stored = stored + :count WHERE id = :topic_id"
-UNSTORED = "UPDATE topics SET stored = stored - :count WHERE id = :topic_id"
+STORED = "UPDATE topics SET last = :last, kept = kept + :count WHERE id = :topic_id"
+UNSTORED = "UPDATE topics SET kept = kept - :count WHERE id = :topic_id"
 COUNT_STORED = "SELECT COUNT(*) FROM messages WHERE id BETWEEN :first AND :last AND (due IS NULL OR due > :now)"
 MORE_PENDING = "UPDATE topic_groups SET pending = pending + :count WHERE topic_id = :topic_id"
 DELAY = """INSERT INTO deliveries (message_id, group_id, ready_at, attempt)
@@ -82,16 +82,16 @@ WHERE slot IN :slots AND topic_id = :topic_id AND uid IN :uids AND at > :since""
 REMEMBER_PUBLISHED = "INSERT INTO published (slot, topic_id, uid, at) VALUES (:slot, :topic_id, :uid, :at)"
 FIRST_PUBLISHED = "SELECT slot, topic_id FROM published WHERE slot < :oldest ORDER BY slot, topic_id LIMIT 1"
 SOME_PUBLISHED = """SELECT MAX(uid) FROM (
-SELECT uid FROM published WHERE slot = :slot AND topic_id = :topic_id ORDER BY uid LIMIT :limit) some"""
+SELECT uid FROM published WHERE slot = :slot AND topic_id = :topic_id ORDER BY uid LIMIT :limit) chosen"""
 FORGET_PUBLISHED = "DELETE FROM published WHERE slot = :slot AND topic_id = :topic_id AND uid <= :uid"
 
 # Groups
 
-FIND_GROUP = "SELECT id, cursor, pending FROM topic_groups WHERE topic_id = :topic_id AND name = :name"
-CHOOSE_GROUP = """SELECT g.cursor, g.pending, (SELECT MIN(d.ready_at) FROM deliveries d WHERE d.group_id = g.id)
+FIND_GROUP = "SELECT id, position, pending FROM topic_groups WHERE topic_id = :topic_id AND name = :name"
+CHOOSE_GROUP = """SELECT g.position, g.pending, (SELECT MIN(d.ready_at) FROM deliveries d WHERE d.group_id = g.id)
 FROM topic_groups g WHERE g.id = :group_id"""
-MAKE_GROUP = """INSERT INTO topic_groups (topic_id, name, cursor, pending, heard)
-VALUES (:topic_id, :name, :cursor, :pending, :heard)"""
+MAKE_GROUP = """INSERT INTO topic_groups (topic_id, name, position, pending, heard)
+VALUES (:topic_id, :name, :position, :pending, :heard)"""
 DELAY_FOR_GROUP = """INSERT INTO deliveries (message_id, group_id, ready_at, attempt)
 SELECT id, :group_id, due, 0 FROM messages WHERE id BETWEEN :first AND :last"""
 GROUPS = """SELECT g.name FROM topic_groups g JOIN topics t ON t.id = g.topic_id
@@ -111,19 +111,19 @@ WHERE d.group_id = :group_id AND d.ready_at <= :now ORDER BY d.ready_at, d.messa
 )
 NEW = Bulk(
     """SELECT id, published, order_key, body FROM messages
-WHERE id > :cursor AND id <= :end ORDER BY id LIMIT :limit""",
+WHERE id > :position AND id <= :end ORDER BY id LIMIT :limit""",
     ("id", "published", "order_key", "body"),
 )
 WEIGHT_OF_READY = """SELECT SUM(LENGTH(body)), MAX(LENGTH(body)) FROM (
 SELECT m.body FROM deliveries d JOIN messages m ON m.id = d.message_id
-WHERE d.group_id = :group_id AND d.ready_at <= :now ORDER BY d.ready_at, d.message_id LIMIT :limit) some"""
+WHERE d.group_id = :group_id AND d.ready_at <= :now ORDER BY d.ready_at, d.message_id LIMIT :limit) chosen"""
 WEIGHT_OF_NEW = """SELECT SUM(LENGTH(body)), MAX(LENGTH(body)) FROM (
-SELECT body FROM messages WHERE id > :cursor AND id <= :end ORDER BY id LIMIT :limit) some"""
+SELECT body FROM messages WHERE id > :position AND id <= :end ORDER BY id LIMIT :limit) chosen"""
 CLAIM_AGAIN = """UPDATE deliveries SET ready_at = :until, attempt = attempt + 1, owner = :owner
 WHERE message_id IN :ids AND group_id = :group_id"""
 CLAIM_NEW = """INSERT INTO deliveries (message_id, group_id, ready_at, attempt, owner)
-SELECT id, :group_id, :until, 1, :owner FROM messages WHERE id > :cursor AND id <= :last"""
-MOVE_CURSOR = "UPDATE topic_groups SET cursor = :last, pending = pending - :count WHERE id = :group_id"
+SELECT id, :group_id, :until, 1, :owner FROM messages WHERE id > :position AND id <= :last"""
+MOVE_POSITION = "UPDATE topic_groups SET position = :last, pending = pending - :count WHERE id = :group_id"
 
 # Settling: whoever lost a lease finds another owner or attempt, or nothing
 
@@ -135,7 +135,7 @@ RETURN = f"""UPDATE deliveries SET ready_at = :ready_at, attempt = :counted, own
 WHERE {_MINE}"""  # noqa: S608
 RETURN_TO_PLACE = f"""UPDATE deliveries SET attempt = :counted, owner = NULL, ready_at =
 (SELECT COALESCE(m.due, m.published) FROM messages m WHERE m.id = message_id) WHERE {_MINE}"""  # noqa: S608
-FLOOR = """SELECT MIN(cursor), SUM(CASE WHEN heard IS NULL THEN 1 ELSE 0 END) FROM topic_groups
+FLOOR = """SELECT MIN(position), SUM(CASE WHEN heard IS NULL THEN 1 ELSE 0 END) FROM topic_groups
 WHERE topic_id = :topic_id"""
 _DONE = """(id <= :floor OR id > :delayed)
 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = messages.id)"""

@@ -132,5 +132,5 @@ def test_workers_killed_at_random_moments(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "work.db")
     assert connection.execute("SELECT COUNT(*) FROM messages").fetchone() == (0,)
     assert connection.execute("SELECT COUNT(*) FROM deliveries").fetchone() == (0,)
-    assert connection.execute("SELECT SUM(stored), SUM(pending) FROM topics, topic_groups").fetchone() == (0, 0)
+    assert connection.execute("SELECT SUM(kept), SUM(pending) FROM topics, topic_groups").fetchone() == (0, 0)
     connection.close()
