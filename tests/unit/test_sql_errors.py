@@ -7,8 +7,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,6 @@ import pytest
 import bus
 from bus import Message
 from bus.sql.trouble import explain
-
-_NOBODY = 65534
 
 
 def opening(url: str) -> None:
@@ -130,20 +129,19 @@ def test_a_damaged_database(tmp_path: Path) -> None:
         opening(f"sqlite:{path}")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody without rights")
-@pytest.mark.parametrize(("file_mode", "folder_mode"), [(0o644, 0o755), (0o666, 0o755), (None, 0o755)])
-def test_without_permission(tmp_path: Path, file_mode: int | None, folder_mode: int) -> None:
-    """A file or folder that cannot be written to is an UnauthorisedError that says what must be writable."""
-    path = tmp_path / "work.db"
-    if file_mode is not None:
-        opening(f"sqlite:{path}")
-        path.chmod(file_mode)
-    tmp_path.chmod(folder_mode)
-    script = """
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that everybody can reach, unlike those that pytest makes."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+_AS_NOBODY = """
 import asyncio, os, sys
 import bus
 import bus.sql
-os.setuid(int(sys.argv[2]))
+os.setuid(65534)
 async def main():
     try:
         async with bus.connect(sys.argv[1]):
@@ -152,11 +150,17 @@ async def main():
         print(type(error).__name__, error)
 asyncio.run(main())
 """
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    done = subprocess.run(
-        [sys.executable, "-c", script, f"sqlite:{path}", str(_NOBODY)], capture_output=True, text=True
-    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody without rights")
+@pytest.mark.parametrize("file_mode", [0o644, 0o666, None])
+def test_without_permission(public_folder: Path, file_mode: int | None) -> None:
+    """A file, or a folder, that cannot be written to is an UnauthorisedError that says what must be writable."""
+    path = public_folder / "work.db"
+    if file_mode is not None:
+        opening(f"sqlite:{path}")
+        path.chmod(file_mode)
+    done = subprocess.run([sys.executable, "-c", _AS_NOBODY, f"sqlite:{path}"], capture_output=True, text=True)
     assert done.stdout.startswith("UnauthorisedError"), done
     assert str(path) in done.stdout
     assert "writ" in done.stdout
