@@ -15,6 +15,7 @@ from task.errors import WorkerError
 from task.exits import Exit
 from task.options import WorkerOptions
 from task.signals import stop_on_signals
+from task.streams import keep_standard_streams
 from task.worker import Launch, worker_type
 from task.worker_app import WorkerApp
 
@@ -30,6 +31,7 @@ def run(launch: Launch, *, type: str | None = None, argv: Sequence[str] | None =
     ``launch`` is a Worker class, or a function from a task to a worker, which may hand in what the worker needs; then
     ``type`` says which task type it does. ``argv`` is the command line, by default the program's.
     """
+    keep_standard_streams()
     sys.exit(run_command(launch, sys.argv[1:] if argv is None else argv, type=type))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -106,6 +107,8 @@ class Place:
             # Python found it closed at its start, and the number may since have gone to some other file.
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if fd is not None:
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == (os.O_RDONLY if standard else os.O_WRONLY):
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             return os.dup(fd)
         if os.path.exists(self.path):
             self._refuse(os.stat(self.path).st_mode, doing)

@@ -16,6 +16,7 @@ from tests.acceptance.support import Odd, as_lines, pending, publish, taken, tas
 from tests.helpers import is_running, wait_until
 from tests.taskbus_command import command_line, environment, taskbus
 
+ROOT = Path(__file__).parents[2]
 GOOD = task_line("", "good")
 #: Each line and the code of its dead letter.
 BAD = {
@@ -377,6 +378,35 @@ def test_what_a_program_of_the_user_prints(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["complete"]
     assert b"before" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["{taskbus} worker noop", "{taskbus} worker ./noop.py", "{python} noop.py"])
+def test_standard_streams_that_are_closed(tmp_path: Path, command: str) -> None:
+    """One that is needed is told, exit code 2; the others are not missed, and no file is written into instead."""
+    text = "from task import run\nfrom workers.noop import Noop\nclass Mine(Noop):\n    pass\n"
+    (tmp_path / "noop.py").write_text(text + "if __name__ == '__main__':\n    run(Mine)\n")
+    (tmp_path / "in").write_bytes(b'{"type":"noop"}\n')
+    command = command.format(taskbus=command_line()[0], python=sys.executable)
+    expected = {
+        "--in in --out done <&- >&- 2>&-": (0, 1, ""),
+        "--in in --out done --bogus 2>&-": (2, 0, ""),
+        "--in in >&-": (2, 0, "cannot write to the standard streams: it is closed"),
+        "--in - --out done <&-": (2, 0, "cannot read the standard streams: it is closed"),
+    }
+    for redirections, (code, count, told) in expected.items():
+        (tmp_path / "done").unlink(missing_ok=True)
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {redirections}"],
+            cwd=tmp_path,
+            env=environment({"PYTHONPATH": str(ROOT)}),
+            capture_output=True,
+            timeout=30,
+        )
+        written = (tmp_path / "done").read_bytes() if (tmp_path / "done").exists() else b""
+
+        assert (done.returncode, written.count(b'"complete"')) == (code, count), (redirections, done)
+        assert told in done.stderr.decode()
+        assert b"Traceback" not in done.stderr
 
 
 CONFIG = 'max_in_porgress = 2\nretries = "many"\n'

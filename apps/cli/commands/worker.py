@@ -47,5 +47,6 @@ def command(target: str, options: tuple[str, ...]) -> int:
 def _run_own(target: str, options: Sequence[str]) -> NoReturn:
     # A fresh interpreter without the current folder on its path: the user may have packages called apps or workers,
     # and files that are called like modules of ours.
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "task", "worker", target, *options])  # noqa: S606
