@@ -30,7 +30,7 @@ check: $(VENV)/.dev ## Lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.dev ## Measure, beside a bare loop in the same run
 	$(BIN)/python -m benchmarks
