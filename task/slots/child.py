@@ -33,46 +33,46 @@ def main(fd: int, target: str, level: str, style: str) -> None:
         signal.signal(number, lambda number, frame: None)
     setup_logs(level, style)
     frames = Frames(socket.socket(fileno=fd))
+    # It listens already while the worker is loaded, which may hang: the application may go meanwhile.
+    child = _Child(frames)
     try:
         launch = load_launch(target)
     except WorkerError as error:
         frames.send({"failed": str(error)})
         sys.exit(1)
-    _Child(frames, launch).serve()
+    child.serve(launch)
 
 
 class _Child:
-    def __init__(self, frames: Frames, launch: Launch) -> None:
+    def __init__(self, frames: Frames) -> None:
         self._frames = frames
-        self._launch = launch
         self._todo: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
         #: The number of the last order and what it asks for.
         self._current: tuple[int, Assignment] | None = None
         self._interrupt: asyncio.Task[None] | None = None
-        self._runner = asyncio.Runner() if is_async(launch) else None
+        self._runner: asyncio.Runner | None = None
         # The main thread is left to user code, which may want it (signals, some libraries).
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def serve(self) -> None:
+    def serve(self, launch: Launch) -> None:
+        self._runner = asyncio.Runner() if is_async(launch) else None
         self._frames.send({"ready": True})
         while True:
             assignment = self._todo.get()
             if self._runner is None:
-                execute(self._launch, assignment)
+                execute(launch, assignment)
             else:
-                self._runner.run(self._execute_async(assignment))
+                self._runner.run(self._execute_async(launch, assignment))
             if not self._frames.send(_report(assignment)):
                 _end_all()
 
-    async def _execute_async(self, assignment: Assignment) -> None:
-        me = asyncio.current_task()
-        self._interrupt = me
+    async def _execute_async(self, launch: Launch, assignment: Assignment) -> None:
+        self._interrupt = me = asyncio.current_task()
         begin(assignment)
-        if assignment.context.cancelled:
-            fail(assignment, Interrupted("interrupted before it began"))
-            return
         try:
-            outcome: Any = self._launch(assignment.task).do_task(assignment.context)
+            if assignment.context.cancelled:
+                raise Interrupted("interrupted before it began")
+            outcome: Any = launch(assignment.task).do_task(assignment.context)
             if hasattr(outcome, "__await__"):
                 outcome = await outcome
         except BaseException as problem:  # user code may raise anything; none may end this process unreported

@@ -344,6 +344,19 @@ def test_killed_while_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         r.pid()
 
 
+def test_it_does_not_outlive_its_application_while_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the other end of the connection has gone, a worker that hangs while it is loaded ends too."""
+    with run(tmp_path) as r:
+        monkeypatch.setenv(AT_LOAD, "hang")
+        made = r.submit("pid")
+        wait_until(lambda: (tmp_path / "loading").exists() and (tmp_path / "loading").read_text())
+        frames = r.executor._frames
+        assert frames is not None
+        frames._socket.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: not is_running(int((tmp_path / "loading").read_text())))
+        assert r.ended.get(timeout=20) is made
+
+
 def test_killed_while_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill that comes before there is a process takes effect as soon as there is one."""
     with run(tmp_path) as r:
