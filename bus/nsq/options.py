@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from bus.errors import BusURLError
@@ -75,7 +75,7 @@ class NsqOptions:
     heartbeat: float = option(_duration(1.0, 60.0), 10.0, "time between heartbeats; two missed end a connection")
     timeout: float = option(_duration(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")
     poll: float = option(_duration(0.1, 3600.0), 10.0, "time between two questions to nsqlookupd")
-    auth_secret: Secret | None = option(Secret, None, "secret for AUTH")
+    auth_secret: Secret | None = field(default=None, metadata={"read": Secret, "help": "secret for AUTH"})
     plain_auth: bool = False
     tls: bool = False
     tls_ca: str = ""

@@ -96,7 +96,7 @@ class _Server:
     def _answers(self) -> bool:
         try:
             with urlopen(f"http://127.0.0.1:{self.http}/ping", timeout=1) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except (URLError, OSError):
             return False
 
