@@ -43,7 +43,7 @@ def test_one_slot_serves_two_nsqds(pair: list[Nsqd]) -> None:
                 await producer.publish("t", b"%d" % number)
             assert (await b.depth("t", "g")).total == 10
             async with await b.consumer("t", "g") as consumer:
-                got = []
+                got: list[bus.Delivery] = []
                 while len(got) < 10:
                     (delivery,) = await consumer.receive(1, timeout=10)
                     await consumer.ack([delivery])
@@ -147,13 +147,14 @@ def test_limits_of_the_server_are_told(tmp_path: Path) -> None:
 def test_tls_is_used_and_required(tmp_path: Path) -> None:
     """With the CA messages travel over TLS; without it, and without tls=true, the server or we refuse."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    made = subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+        capture_output=True,
     )
-    made = subprocess.run([*command.split(), "-keyout", str(key), "-out", str(cert)], capture_output=True)
     if made.returncode:
         pytest.skip(f"openssl makes no certificate: {made.stderr.decode()[-200:]}")
-    server = Nsqd(tmp_path, f"-tls-cert={cert}", f"-tls-key={key}", "-tls-required=true")
+    server = Nsqd(tmp_path, f"-tls-cert={cert}", f"-tls-key={key}", "-tls-required=tcp-https")
     server.start()
 
     async def run() -> None:

@@ -86,10 +86,17 @@ class _Server:
         """Start, and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([binaries() / self.program, *self.command()], stdout=log, stderr=log)
+        try:
+            self._await_answer(self._process)
+        except BaseException:
+            self.end(signal.SIGKILL)
+            raise
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 20
         while not self._answers():
             text = self._log.read_text()[-500:]
-            assert self._process.poll() is None, f"{self.program} ended: {text}"
+            assert process.poll() is None, f"{self.program} ended: {text}"
             assert time.monotonic() < deadline, f"{self.program} does not answer: {text}"
             time.sleep(0.02)
 
@@ -129,7 +136,7 @@ class Nsqd(_Server):
         self._data.mkdir()
 
     def command(self) -> list[str]:
-        return [*super().command(), f"-data-path={self._data}"]
+        return [*super().command(), "-https-address=127.0.0.1:0", f"-data-path={self._data}"]
 
     def url(self, **options: str) -> str:
         """The URL of this one, with the HTTP port."""
