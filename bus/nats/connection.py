@@ -55,7 +55,8 @@ class Connection:
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
         connecting = loop.create_task(self._connect())
-        await asyncio.wait({connecting, self._failed}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {connecting, self._failed}
+        await asyncio.wait(both, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
         if connecting.done() and connecting.exception() is None:
             self._failed = None
             self._up.set()

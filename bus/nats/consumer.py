@@ -246,7 +246,7 @@ class NatsConsumer(Consumer):
         try:
             if self._subscription is not None and self._connection.connected:
                 async with asyncio.timeout(self._connection.timeout):
-                    await self._subscription.drain()
+                    await self._subscription.drain()  # type: ignore[no-untyped-call]
             self._held.update((delivery.handle, delivery) for delivery in self._buffer)
             self._buffer.clear()
             if self._held and self._connection.connected:

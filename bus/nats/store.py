@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from bus.contract import Depth, Peeked
-from bus.errors import BusError, BusURLError, NoSuchTopicError
+from bus.errors import BusURLError, NoSuchTopicError
 from bus.nats.connection import Connection
 from bus.nats.names import ANCHOR, decode, encode, stream_name, stream_topic, subject_name
 from bus.nats.options import NatsOptions
@@ -177,8 +178,6 @@ class Store:
 
     async def peek(self, topic: str, group: str | None, limit: int) -> list[Peeked]:
         """The oldest stored messages that the group may still have to settle."""
-        import base64
-
         info = None if group is None else await self.group(topic, group)
         sequence = info["ack_floor"]["stream_seq"] + 1 if info else 1
         delivered = info["delivered"]["stream_seq"] if info else 0
@@ -203,7 +202,4 @@ class Store:
 
     async def check(self) -> None:
         """Raises a BusError unless JetStream answers."""
-        try:
-            await self._connection.api("INFO", {}, "asking for JetStream")
-        except BusError as error:
-            raise error
+        await self._connection.api("INFO", {}, "asking for JetStream")

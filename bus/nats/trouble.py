@@ -92,7 +92,7 @@ def mapped(error: BaseException, doing: str, topic: str | None = None) -> BusErr
     """
     if isinstance(error, BusError):
         return error
-    text = f"{doing}: {error or type(error).__name__}"
+    text = f"{doing}: {str(error) or type(error).__name__}"
     lower = str(error).lower()
     if "authorization violation" in lower or "authentication" in lower or "permissions violation" in lower:
         return UnauthorisedError(f"{text}; check the user, token, nkey or creds file", topic=topic)
