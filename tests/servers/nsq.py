@@ -14,6 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.servers import need_servers
+
 __all__ = ["VERSION", "Lookupd", "Nsqd", "binaries"]
 
 VERSION = "1.3.0"
@@ -31,6 +33,7 @@ replace github.com/judwhite/go-svc => github.com/mreiferson/go-svc v1.2.2-0.2021
 
 def binaries() -> Path:
     """The folder of the programs. Skips where they cannot be had; with ``CI`` set that is a failure."""
+    need_servers()
     if not all((_CACHE / name).exists() for name in ("nsqd", "nsqlookupd")):
         trouble = _build()
         if trouble:
