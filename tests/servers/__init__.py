@@ -1,7 +1,7 @@
 """Real brokers for the tests that need one.
 
-They run only where ``TASKBUS_SERVERS`` is set (``make test-servers``): the adapters for NATS and NSQ are not finished, and
-what is not checked on every change is not claimed either.
+They run only where ``TASKBUS_SERVERS`` is set (``make test-servers``): the adapters for NATS and NSQ are not finished,
+and what is not checked on every change is not claimed either.
 """
 
 from __future__ import annotations
