@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-servers check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/.core: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +25,9 @@ demo: $(VENV)/.core ## Cron, two workers, a chain and a second worker, live, in 
 
 test: $(VENV)/.dev ## Run every test that needs no server
 	$(BIN)/python -m pytest -q
+
+test-servers: $(VENV)/.dev ## Run the tests of the NATS and NSQ adapters on real servers
+	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py
 
 check: $(VENV)/.dev ## Lint and type-check
 	$(BIN)/ruff check .

@@ -35,6 +35,8 @@ _BUILT_IN = {
         Adapter("file", "bus.file", "FileBus"),
         Adapter("lines", "bus.lines", "LinesBus"),
         Adapter("memory", "bus.memory", "MemoryBus"),
+        Adapter("nats", "bus.nats", "NatsBus", "nats"),
+        Adapter("nsq", "bus.nsq", "NsqBus", "nsq"),
         Adapter("null", "bus.null", "NullBus"),
         Adapter("sqlite", "bus.sql", "SqliteBus"),
         Adapter("stdio", "bus.lines", "LinesBus"),

@@ -148,12 +148,16 @@ def capability_table() -> str:
     schemes: dict[str, list[str]] = {}
     for scheme, known in sorted(built_in().items()):
         schemes.setdefault(known.module, []).append(scheme)
-    columns = [bus.connect(f"{names[0]}:example").capabilities.describe() for names in schemes.values()]
+    columns = [bus.connect(_example(names[0])).capabilities.describe() for names in schemes.values()]
     heads = [", ".join(f"`{name}`" for name in names) for names in schemes.values()]
     lines = ["| Capability | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for capability in columns[0]:
         lines.append(f"| `{capability}` | " + " | ".join(_cell(capability, declared) for declared in columns) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _example(scheme: str) -> str:
+    return f"{scheme}://example" if scheme in ("nats", "nsq") else f"{scheme}:example"
 
 
 def _cell(capability: str, declared: dict[str, object]) -> str:

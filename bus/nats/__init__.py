@@ -1,0 +1,5 @@
+"""The ``nats`` bus: NATS JetStream."""
+
+from bus.nats.adapter import NatsBus
+
+__all__ = ["NatsBus"]

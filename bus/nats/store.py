@@ -1,0 +1,205 @@
+"""Streams and their consumers: made if missing, verified, never altered."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from bus.contract import Depth, Peeked
+from bus.errors import BusURLError, NoSuchTopicError
+from bus.nats.connection import Connection
+from bus.nats.names import ANCHOR, decode, encode, stream_name, stream_topic, subject_name
+from bus.nats.options import NatsOptions
+
+__all__ = ["DEDUPE", "LEASE", "Store"]
+
+#: Seconds within which a message id published again is dropped.
+DEDUPE = 120.0
+#: Lease of a new group, in seconds.
+LEASE = 30.0
+_NANO = 10**9
+
+
+class Store:
+    """What is stored on the server, for one bus."""
+
+    def __init__(self, connection: Connection, options: NatsOptions) -> None:
+        self._connection = connection
+        self._options = options
+        self._known: set[str] = set()
+
+    def forget(self, topic: str) -> None:
+        """Look again before the next publish: the stream was not there."""
+        self._known.discard(topic)
+
+    async def ensure(self, topic: str) -> None:
+        """See that the stream is there and keeps messages."""
+        if topic in self._known:
+            return
+        info = await self.stream(topic)
+        if info is None:
+            config = {
+                "name": stream_name(self._options.prefix, topic),
+                "subjects": [subject_name(self._options.prefix, topic)],
+                "retention": "interest",
+                "storage": "file",
+                "discard": "new",
+                "num_replicas": self._options.replicas,
+                "duplicate_window": int(DEDUPE * _NANO),
+                "max_consumers": -1,
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_age": 0,
+            }
+            name = config["name"]
+            await self._connection.api(f"STREAM.CREATE.{name}", config, f"making the stream of {topic}", topic)
+            info = await self.stream(topic) or {}
+        config = info.get("config", {})
+        for field, wanted in (("retention", "interest"), ("storage", "file"), ("num_replicas", self._options.replicas)):
+            if config.get(field) != wanted:
+                raise BusURLError(
+                    f"the stream {config.get('name')} has {field} {config.get(field)}, not {wanted}: change the URL, "
+                    "or delete the stream",
+                    topic=topic,
+                )
+        if not info.get("state", {}).get("consumer_count"):
+            # Without any consumer a stream with interest retention stores nothing.
+            await self._make(topic, ANCHOR, {"durable_name": ANCHOR, "ack_policy": "explicit", "deliver_policy": "all"})
+        self._known.add(topic)
+
+    async def stream(self, topic: str) -> dict[str, Any] | None:
+        """What the server knows of a topic's stream."""
+        name = stream_name(self._options.prefix, topic)
+        try:
+            return await self._connection.api(f"STREAM.INFO.{name}", {}, f"looking at {topic}", topic)
+        except NoSuchTopicError:
+            return None
+
+    async def group(self, topic: str, group: str) -> dict[str, Any] | None:
+        """What the server knows of a group's consumer."""
+        name = stream_name(self._options.prefix, topic)
+        try:
+            subject = f"CONSUMER.INFO.{name}.{encode(group)}"
+            return await self._connection.api(subject, {}, f"looking at {topic}", topic)
+        except NoSuchTopicError:
+            return None
+
+    async def join(self, topic: str, group: str) -> float:
+        """See that the group is there; returns its lease."""
+        await self.ensure(topic)
+        info = await self.group(topic, group)
+        if info is None:
+            lease = self._options.lease or LEASE
+            info = await self._make(
+                topic,
+                encode(group),
+                {
+                    "durable_name": encode(group),
+                    "ack_policy": "explicit",
+                    "ack_wait": int(lease * _NANO),
+                    "deliver_policy": "all",
+                    "max_deliver": -1,
+                    "max_ack_pending": -1,
+                },
+            )
+            await self._drop_anchor(topic)
+        config = info["config"]
+        found = config.get("ack_wait", 0) / _NANO
+        if config.get("ack_policy") != "explicit" or config.get("deliver_subject") or config.get("max_deliver") != -1:
+            raise BusURLError(f"{topic}: the consumer {group} on the server was not made by taskbus", topic=topic)
+        if self._options.lease is not None and abs(found - self._options.lease) > 1e-6:
+            raise BusURLError(
+                f"{topic}: the group {group} has a lease of {found:g} s, the URL says {self._options.lease:g} s: "
+                "leave the option lease out, or delete the consumer",
+                topic=topic,
+            )
+        return float(found)
+
+    async def listen(self, topic: str, name: str, start: int | None) -> None:
+        """Make a broadcast consumer, from now or from a sequence on."""
+        config: dict[str, Any] = {"name": name, "ack_policy": "none", "inactive_threshold": 300 * _NANO}
+        config |= (
+            {"deliver_policy": "new"}
+            if start is None
+            else {
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": start,
+            }
+        )
+        await self._make(topic, name, config)
+
+    async def leave(self, topic: str, name: str) -> None:
+        """Delete a broadcast consumer."""
+        stream = stream_name(self._options.prefix, topic)
+        await self._connection.api(f"CONSUMER.DELETE.{stream}.{name}", {}, f"leaving {topic}", topic)
+
+    async def _make(self, topic: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
+        stream = stream_name(self._options.prefix, topic)
+        body = {"stream_name": stream, "config": config, "action": "create"}
+        doing = f"making a consumer of {topic}"
+        return await self._connection.api(f"CONSUMER.CREATE.{stream}.{name}", body, doing, topic)
+
+    async def _drop_anchor(self, topic: str) -> None:
+        try:
+            await self.leave(topic, ANCHOR)
+        except NoSuchTopicError:
+            return
+
+    async def _pages(self, subject: str, key: str, topic: str | None = None) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            page = await self._connection.api(subject, {"offset": len(found)}, "listing", topic)
+            more = page.get(key) or []
+            found += more
+            if not more or len(found) >= page.get("total", 0):
+                return found
+
+    async def topics(self) -> list[str]:
+        """Every topic."""
+        names = await self._pages("STREAM.NAMES", "streams")
+        return sorted(topic for name in names if (topic := stream_topic(self._options.prefix, name)) is not None)
+
+    async def groups(self, topic: str) -> list[str]:
+        """Every group of a topic."""
+        stream = stream_name(self._options.prefix, topic)
+        try:
+            found = await self._pages(f"CONSUMER.LIST.{stream}", "consumers", topic)
+        except NoSuchTopicError:
+            return []
+        durables = (info["config"].get("durable_name") for info in found)
+        return sorted(decode(name) for name in durables if name and name != ANCHOR)
+
+    async def depth(self, topic: str, group: str) -> Depth:
+        """What is pending. A nacked message counts as in flight until it is delivered again."""
+        if info := await self.group(topic, group):
+            return Depth(info["num_pending"], 0, info["num_ack_pending"])
+        stream = await self.stream(topic)
+        return Depth(stream["state"]["messages"] if stream else 0)
+
+    async def peek(self, topic: str, group: str | None, limit: int) -> list[Peeked]:
+        """The oldest stored messages that the group may still have to settle."""
+        info = None if group is None else await self.group(topic, group)
+        sequence = info["ack_floor"]["stream_seq"] + 1 if info else 1
+        delivered = info["delivered"]["stream_seq"] if info else 0
+        pending = info["num_ack_pending"] if info else 0
+        stream = stream_name(self._options.prefix, topic)
+        subject = subject_name(self._options.prefix, topic)
+        found: list[Peeked] = []
+        while len(found) < limit:
+            ask = {"seq": sequence, "next_by_subj": subject}
+            try:
+                answer = await self._connection.api(f"STREAM.MSG.GET.{stream}", ask, f"peeking at {topic}", topic)
+            except NoSuchTopicError:
+                break
+            message = answer["message"]
+            sequence = message["seq"] + 1
+            body = base64.b64decode(message.get("data") or "")
+            if message["seq"] > delivered:
+                found.append(Peeked(str(message["seq"]), body))
+            elif pending:
+                found.append(Peeked(str(message["seq"]), body, "in-flight", 1))
+        return found
+
+    async def check(self) -> None:
+        """Raises a BusError unless JetStream answers."""
+        await self._connection.api("INFO", {}, "asking for JetStream")

@@ -1,0 +1,215 @@
+"""Confirmed publishing to whichever nsqd takes it, and the producer on top of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from bus.contract import Message, Producer
+from bus.errors import BusError, ClosedError, TooLargeError, UnconfirmedError, UnreachableError, UnsupportedError
+from bus.names import check_topic
+from bus.nsq import protocol
+from bus.nsq.connection import Connection
+from bus.nsq.nodes import Nodes
+from bus.nsq.options import Address, NsqOptions
+from bus.nsq.trouble import refused
+from bus.units import format_duration
+
+__all__ = ["NsqProducer", "Publisher"]
+
+#: The most messages and bytes of one MPUB; nsqd takes 5 MiB by default.
+_MOST, _MOST_BYTES = 1000, 1024**2
+#: Seconds for which a server that did not answer is tried last.
+_AVOID = 5.0
+
+
+class _Command(NamedTuple):
+    topic: str
+    data: bytes
+
+
+class Publisher:
+    """One connection per nsqd, shared by all producers of a bus."""
+
+    def __init__(self, nodes: Nodes, options: NsqOptions, tls: ssl.SSLContext | None) -> None:
+        self._nodes = nodes
+        self._options = options
+        self._tls = tls
+        self._open: dict[Address, Connection] = {}
+        self._avoid: dict[Address, float] = {}
+        self._opening = asyncio.Lock()
+        self._turns = itertools.count()
+
+    async def publish(self, commands: Sequence[_Command]) -> None:
+        """Return when every command is confirmed, by one nsqd or another.
+
+        Raises:
+            UnreachableError: none of them was sent. UnconfirmedError: some were.
+            UnauthorisedError, TooLargeError, BadNameError, FullError.
+        """
+        left, sent, last = list(commands), False, None
+        for node in await self._order():
+            try:
+                connection = await self.connection(node)
+            except BusError as error:
+                if refused(error):
+                    raise
+                last = error
+                continue
+            sent = True
+            left, last = await self._try(connection, left)
+            if not left:
+                return
+            self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+        topics = ", ".join(sorted({command.topic for command in left}))
+        if sent:
+            if last is not None and not isinstance(last, UnreachableError):
+                raise last
+            raise UnconfirmedError(f"topic {topics}: no nsqd confirmed it: {last}; publish again")
+        raise UnreachableError(f"topic {topics}: {last or 'nsqlookupd knows no nsqd'}")
+
+    async def _try(self, connection: Connection, commands: list[_Command]) -> tuple[list[_Command], BusError | None]:
+        """Those which this nsqd did not confirm, and why."""
+        answers = [connection.ask(command.data, command.topic) for command in commands]
+        confirmed = asyncio.gather(*answers, return_exceptions=True)
+        timer = asyncio.get_running_loop().call_later(
+            self._options.timeout,
+            connection.abort,
+            UnreachableError(f"nsqd {connection.where} confirms nothing"),
+        )
+        try:
+            await connection.drain()
+            results = await confirmed
+        finally:
+            timer.cancel()
+        left: list[_Command] = []
+        last: BusError | None = None
+        for command, result in zip(commands, results, strict=True):
+            if isinstance(result, BusError):
+                if refused(result):
+                    raise result
+                left.append(command)
+                last = last or result
+            elif isinstance(result, BaseException):
+                raise result
+        return left, last
+
+    async def _order(self) -> list[Address]:
+        """The nodes, each first in its turn, those that failed lately at the end."""
+        nodes = await self._nodes.all()
+        turn = next(self._turns) % len(nodes) if nodes else 0
+        now = asyncio.get_running_loop().time()
+        return sorted(nodes[turn:] + nodes[:turn], key=lambda node: self._avoid.get(node, 0.0) > now)
+
+    async def connection(self, node: Address) -> Connection:
+        """The open connection to ``node``. Raises as :meth:`Connection.open`."""
+        async with self._opening:
+            known = self._open.get(node)
+            if known is not None and not known.closed.is_set():
+                return known
+            if known is not None:
+                await known.close()
+            connection = Connection(node, self._options, self._tls)
+            try:
+                await connection.open()
+            except UnreachableError:
+                self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+                raise
+            self._open[node] = connection
+            return connection
+
+    async def any(self) -> str:
+        """Connect to one, and say which. Raises as :meth:`publish`."""
+        last: BusError = UnreachableError("nsqlookupd knows no nsqd; check that they run with --lookupd-tcp-address")
+        for node in await self._order():
+            try:
+                return (await self.connection(node)).where
+            except BusError as error:
+                if refused(error):
+                    raise
+                last = error
+        raise last
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        async with self._opening:
+            for connection in self._open.values():
+                await connection.close()
+            self._open.clear()
+
+
+class NsqProducer(Producer):
+    """Checks everything, then publishes in batches per topic."""
+
+    def __init__(self, publisher: Publisher, options: NsqOptions, forget: Callable[[NsqProducer], None]) -> None:
+        self._publisher = publisher
+        self._options = options
+        self._forget = forget
+        self._closed = False
+        self._busy = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    async def publish_many(self, messages: Sequence[Message]) -> None:
+        if self._closed:
+            raise ClosedError("this producer is closed")
+        for message in messages:
+            self._check(message)
+        if not messages:
+            return
+        self._busy += 1
+        self._quiet.clear()
+        try:
+            await self._publisher.publish(_commands(messages))
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._quiet.set()
+
+    def _check(self, message: Message) -> None:
+        topic, size, options = check_topic(message.topic), len(message.body), self._options
+        if size > options.max_size:
+            raise TooLargeError(
+                f"topic {topic}: {size} bytes are over max_size={options.max_size}; raise it with --max-msg-size of "
+                "nsqd, or publish a reference to larger data",
+                topic=topic,
+                size=size,
+                limit=options.max_size,
+            )
+        if not size:
+            raise UnsupportedError(f"topic {topic}: nsqd takes no empty message", topic=topic)
+        if message.delay > options.max_delay:
+            raise UnsupportedError(
+                f"topic {topic}: a delay of {format_duration(message.delay)} is over "
+                f"max_delay={format_duration(options.max_delay)}; raise it with --max-req-timeout of nsqd",
+                topic=topic,
+            )
+
+    async def close(self) -> None:
+        self._closed = True
+        self._forget(self)
+        await self._quiet.wait()
+
+
+def _commands(messages: Sequence[Message]) -> list[_Command]:
+    """MPUB for what has the same topic, DPUB for each that is delayed."""
+    commands: list[_Command] = []
+    batches: dict[str, list[bytes]] = {}
+    sizes: dict[str, int] = {}
+    for message in messages:
+        topic, body = message.topic, message.body
+        if message.delay > 0:
+            commands.append(_Command(topic, protocol.publish(topic, [body], message.delay)))
+            continue
+        batch = batches.setdefault(topic, [])
+        if batch and (len(batch) == _MOST or sizes[topic] + len(body) > _MOST_BYTES):
+            commands.append(_Command(topic, protocol.publish(topic, batch)))
+            batches[topic] = batch = []
+            sizes[topic] = 0
+        batch.append(body)
+        sizes[topic] = sizes.get(topic, 0) + len(body) + 4
+    commands += (_Command(topic, protocol.publish(topic, batch)) for topic, batch in batches.items())
+    return commands
