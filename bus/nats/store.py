@@ -28,6 +28,21 @@ class Store:
         self._options = options
         self._known: set[str] = set()
 
+    @property
+    def prefix(self) -> str:
+        """First part of every name."""
+        return self._options.prefix
+
+    @property
+    def replicas(self) -> int:
+        """Copies of every stream."""
+        return self._options.replicas
+
+    async def created(self, topic: str) -> str | None:
+        """When the stream of a topic was made, which no two streams of that name share."""
+        info = await self.stream(topic)
+        return str(info["created"]) if info else None
+
     def forget(self, topic: str) -> None:
         """Look again before the next publish: the stream was not there."""
         self._known.discard(topic)
