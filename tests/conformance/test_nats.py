@@ -6,20 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("nats")
-
 from bus.capabilities import Durability
 from bus.conformance import Conformance, Target
-from tests.servers.nats import NatsServer
+from tests.servers.nats import NatsServer, nats_server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """One server for all tests."""
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
-    server.start()
-    yield server
-    server.stop()
+    with nats_server(tmp_path_factory.mktemp("nats")) as server:
+        yield server
 
 
 class TestNats(Conformance):

@@ -12,9 +12,7 @@ import pytest
 
 from tests.kills import kill_workers
 
-pytest.importorskip("nats")
-
-from tests.servers.nats import NatsServer
+from tests.servers.nats import nats_server
 
 _KILLS = int(os.environ.get("TASKBUS_KILLS", "15"))
 _TASKS = int(os.environ.get("TASKBUS_KILL_TASKS", "1500"))
@@ -27,9 +25,5 @@ def test_kills(tmp_path: Path) -> None:
 
     A result may be reported twice: publishing it and acknowledging are two steps on this bus.
     """
-    server = NatsServer(tmp_path)
-    server.start()
-    try:
+    with nats_server(tmp_path) as server:
         kill_workers(tmp_path, f"{server.url}?lease=1s", most=_KILLS, tasks=_TASKS)
-    finally:
-        server.stop()
