@@ -139,7 +139,7 @@ class Judge:
         return self._message(body, assignment.delivery, task)
 
     def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
-        return Message(self.done_topic or "", body, None, 0.0, self._unique(task.id, delivery))
+        return Message(self.done_topic or "", body, None, 0.0, self._unique(task.id or "", delivery))
 
     def _unique(self, what: str, delivery: Delivery) -> str | None:
         # The same at every attempt: a second one is made only if the first was not acknowledged, though what came of it

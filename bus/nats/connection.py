@@ -64,7 +64,7 @@ class _Portion:
 
 
 class Connection:
-    """All traffic of one bus. The servers are those of the URL: those of the cluster it names are not asked for more."""
+    """All traffic of one bus, over one link at a time to one of the servers of the URL."""
 
     def __init__(self, addresses: Sequence[Address], security: Security, timeout: float, inbox: str) -> None:
         self.where = ", ".join(map(str, addresses))

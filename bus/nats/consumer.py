@@ -162,7 +162,7 @@ class NatsConsumer(Consumer):
         self._connection.send(wire.publish(self._next, pull.body(), self._inbox + b".%d" % pull.number))
 
     async def _recover(self, ends: float | None) -> bool:
-        """Wait for the connection, or a little after a refusal, and see that the consumer is there. False at ``ends``."""
+        """Wait for the connection, or a while after a refusal and see that the consumer is there. False at ``ends``."""
         pull = self._pull
         if not self._connection.connected:
             return await self._wait(float("inf"), ends)

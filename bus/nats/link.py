@@ -138,10 +138,10 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         was_open, self.open = self.open, False
-        if self.trouble is None and error is not None:
-            self.trouble = mapped(error, f"nats at {self.address}")
+        if self.trouble is None and exc is not None:
+            self.trouble = mapped(exc, f"nats at {self.address}")
         gone = self.trouble or UnreachableError(f"nats at {self.address} closed the connection")
         for waiting in (self._greeted, *self._pongs):
             if not waiting.done():

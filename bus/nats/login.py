@@ -81,6 +81,6 @@ def _sign(name: str, seed: str, nonce: str) -> tuple[str, str]:
     try:
         pair = nkeys.from_seed(bytearray(seed.encode()))
         signature = base64.b64encode(pair.sign(nonce.encode())).decode()
-        return pair.public_key.decode(), signature
+        return bytes(pair.public_key).decode(), signature
     except Exception:  # the library raises whatever base32 and libsodium do; its texts might show the seed
         raise BusURLError(f"nats: {name} holds no nkey seed") from None

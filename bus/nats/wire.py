@@ -73,7 +73,10 @@ class Parser:
                 return
             data = b"".join(self._chunks)
             self._chunks.clear()
-        at = self._parse(data)
+        try:
+            at = self._parse(data)
+        except IndexError:
+            raise ValueError("a message that does not say for which subscription it is") from None
         self._have = len(data) - at
         if self._have:
             self._chunks.append(data[at:])
@@ -101,6 +104,8 @@ class Parser:
                     break
                 body = begin + length
                 reply = fields[3] if len(fields) == 6 else b""
+                if data[stop : stop + 2] != b"\r\n":
+                    raise ValueError("a message longer than was said")
                 received(int(fields[2]), fields[1], reply, data[begin:body], data[body:stop])
                 at = stop + 2
             elif kind == b"MSG ":
@@ -113,6 +118,8 @@ class Parser:
                 if stop + 2 > size:
                     self._need = stop + 2 - at
                     break
+                if data[stop : stop + 2] != b"\r\n":
+                    raise ValueError("a message longer than was said")
                 received(int(fields[2]), fields[1], fields[3] if len(fields) == 5 else b"", b"", data[begin:stop])
                 at = stop + 2
             else:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.kills import kill_workers
-
 from tests.servers.nats import nats_server
 
 _KILLS = int(os.environ.get("TASKBUS_KILLS", "15"))

@@ -192,24 +192,21 @@ def test_a_user_without_a_permission(tmp_path: Path) -> None:
 def _certificates(folder: Path) -> None:
     """An authority, and certificates of it for the server and for us."""
 
-    def openssl(*args: str) -> None:
-        made = subprocess.run(["openssl", *args], capture_output=True, cwd=folder)
+    def openssl(arguments: str) -> None:
+        made = subprocess.run(["openssl", *arguments.split()], capture_output=True, cwd=folder)
         if made.returncode:
             pytest.skip(f"openssl makes no certificate: {made.stderr.decode()[-200:]}")
 
-    openssl(*"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem".split())
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem")
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
     for name in ("server", "client"):
-        openssl(*f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split())
-        openssl(
-            *f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names".split(),
-            *f"-out {name}.pem".split(),
-        )
+        openssl(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        openssl(f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -out {name}.pem")
 
 
 @pytest.mark.parametrize("first", [False, True])
 def test_tls(tmp_path: Path, first: bool) -> None:
-    """With the authority's certificate all is encrypted; without it, or without TLS, it fails before any secret left."""
+    """With the authority's certificate all is encrypted; without it, or without TLS, it fails and no secret left."""
     _certificates(tmp_path)
     config = (
         f"authorization {{ user: me, password: {_CANARY} }}\n"

@@ -1,41 +1,68 @@
-"""URLs and options of the nats bus, its names, and the mapping of every error of nats-py."""
+"""URLs and options of the nats bus, its names, and its errors."""
 
 from __future__ import annotations
 
-import inspect
+import logging
+import ssl
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("nats")
-
-import nats.errors
-import nats.js.errors
-
-from bus import BusError, BusURLError, UnauthorisedError, connect
-from bus.errors import FullError, NoSuchTopicError
+from bus import BusURLError, MissingExtraError, UnauthorisedError, UnreachableError, connect
+from bus.errors import BusError, FullError, NoSuchTopicError, UnsupportedError
+from bus.nats.login import Login
 from bus.nats.names import ANCHOR, decode, encode, stream_name, stream_topic
-from bus.nats.trouble import MAPPED, api_error, mapped
+from bus.nats.trouble import api_error, mapped, server_error
+from bus.secret import Secret
 
 
-@pytest.mark.parametrize("module", [nats.errors, nats.js.errors])
-def test_every_error_of_the_client_is_mapped(module: object) -> None:
-    """Each exception class of nats-py stands in the table itself, not only its base."""
-    classes = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, nats.errors.Error)]
-    assert len(classes) > 20
-    assert [kind for kind in classes if kind not in MAPPED] == []
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError("refused"), UnreachableError),
+        (TimeoutError("no answer"), UnreachableError),
+        (ssl.SSLCertVerificationError("self-signed"), UnauthorisedError),
+        (ssl.SSLError("alert"), UnauthorisedError),
+        (FullError("kept"), FullError),
+    ],
+)
+def test_errors_of_connecting(error: Exception, kind: type[BusError]) -> None:
+    """What the operating system and TLS raise has a place in our tree."""
+    assert type(mapped(error, "connecting")) is kind
 
 
-def test_authorization_is_told_apart() -> None:
-    """What the server says about credentials is an UnauthorisedError, whatever class it comes in."""
-    assert isinstance(mapped(nats.errors.Error("nats: 'Authorization Violation'"), "x"), UnauthorisedError)
-    assert isinstance(mapped(OSError("refused"), "x"), BusError)
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Authorization Violation", UnauthorisedError),
+        ("User Authentication Expired", UnauthorisedError),
+        ("User Authentication Revoked", UnauthorisedError),
+        ('Permissions Violation for Publish to "x"', UnauthorisedError),
+        ("Secure Connection - TLS Required", BusURLError),
+        ("Maximum Payload Violation", BusURLError),
+        ("maximum connections exceeded", UnreachableError),
+        ("Stale Connection", UnreachableError),
+    ],
+)
+def test_complaints_of_the_server(text: str, kind: type[BusError]) -> None:
+    """What a server says after -ERR has one too."""
+    assert type(server_error(text, "nats at x")) is kind
 
 
-def test_answers_of_jetstream_are_mapped() -> None:
-    """A full server and a missing stream are told apart."""
-    assert isinstance(api_error({"code": 503, "description": "insufficient storage resources"}, "x"), FullError)
-    assert isinstance(api_error({"code": 404, "description": "stream not found"}, "x"), NoSuchTopicError)
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": 503, "description": "insufficient storage resources"}, FullError),
+        ({"code": 400, "err_code": 10077, "description": "maximum messages exceeded"}, FullError),
+        ({"code": 404, "description": "stream not found"}, NoSuchTopicError),
+        ({"code": 503, "description": "JetStream system temporarily unavailable"}, UnreachableError),
+        ({"code": 503, "err_code": 10039, "description": "JetStream not enabled for account"}, UnsupportedError),
+        ({"code": 400, "description": "bad request"}, UnsupportedError),
+    ],
+)
+def test_answers_of_jetstream(error: dict[str, object], kind: type[BusError]) -> None:
+    """And what JetStream answers."""
+    assert type(api_error(error, "x")) is kind
 
 
 @pytest.mark.parametrize(
@@ -46,12 +73,19 @@ def test_answers_of_jetstream_are_mapped() -> None:
         "nats://127.0.0.1?lease=0s",
         "nats://127.0.0.1?replicas=2",
         "nats://127.0.0.1?prefix=a.b",
+        "nats://127.0.0.1?inbox=a.*",
         "nats://me:hush@example.com",
+        "nats://example.com?token=hush",
+        "nats://me:hush@127.0.0.1,example.com",
+        "nats://me@127.0.0.1",
         "nats://me:hush@127.0.0.1?token_file=/dev/null",
+        "nats://127.0.0.1?token=hush&creds_file=/dev/null",
         "nats://127.0.0.1?password_file=/nowhere",
+        "nats://me@127.0.0.1?password_file=/nowhere",
         "nats://127.0.0.1?ca=/nowhere",
         "nats://127.0.0.1?key=/nowhere",
         "nats://127.0.0.1?creds_file=/nowhere",
+        "nats://127.0.0.1?creds_file=/dev/null",
     ],
 )
 def test_bad_urls(url: str) -> None:
@@ -61,11 +95,30 @@ def test_bad_urls(url: str) -> None:
     assert "hush" not in str(caught.value)
 
 
-def test_two_ways_to_log_in(tmp_path: Path) -> None:
-    """A user and a token at once are refused."""
-    (tmp_path / "token").write_text("t")
-    with pytest.raises(BusURLError, match="one way"):
-        connect(f"nats://me:hush@127.0.0.1?token_file={tmp_path}/token")
+@pytest.mark.parametrize("option", ["nkey_file", "creds_file"])
+def test_files_that_hold_something_else(tmp_path: Path, option: str) -> None:
+    """A file without a seed is a BusURLError that does not show what it holds."""
+    pytest.importorskip("nkeys")
+    (tmp_path / "file").write_text("SUhush")
+    with pytest.raises(BusURLError, match=option) as caught:
+        connect(f"nats://127.0.0.1?{option}={tmp_path}/file")
+    assert not isinstance(caught.value, MissingExtraError)
+    assert "hush" not in str(caught.value)
+
+
+def test_unencrypted_secrets_to_another_host_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """``allow_insecure`` permits them, and a warning is logged, without the secret."""
+    caplog.set_level(logging.WARNING, "taskbus.bus")
+    connect("nats://me:hush@example.com?tls=true")
+    assert caplog.text == ""
+    connect("nats://me:hush@example.com?allow_insecure=true")
+    assert "sent unencrypted" in caplog.text
+    assert "hush" not in caplog.text
+
+
+def test_a_login_shows_no_secret() -> None:
+    """Neither password nor token are in its repr."""
+    assert "hush" not in repr(Login("me", Secret("hush"), token=Secret("hush")))
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", "..a", "a..", "A-b_c.0"])

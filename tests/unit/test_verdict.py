@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bus import Delivery, Message
+from bus import Delivery
 from task import Outcome, alert, complete, decode, error, reject, retry_later, warn
 from task.assignment import Assignment
 from task.context import Context
