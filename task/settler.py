@@ -68,19 +68,30 @@ class Settler:
             TooLargeError: not even a shortened result fits into the bus's limit.
         """
         finish = [verdict for verdict in verdicts if verdict.action is Action.FINISH]
-        if finish:
-            await self._finish(finish)
+        alike: dict[str, list[Verdict]] = {}
+        for verdict in finish:
+            alike.setdefault(self._given_up(verdict), []).append(verdict)
+        for some in alike.values():
+            await self._finish(some)
         if len(finish) != len(verdicts):
             others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not Action.FINISH]
             await asyncio.gather(*others)
 
+    def _given_up(self, verdict: Verdict) -> str:
+        """Why, if the bus is to be told apart from its being done: what is atomic cannot be."""
+        return "" if self._atomic else verdict.code
+
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
+        deliveries = [verdict.delivery for verdict in verdicts]
+        reason = self._given_up(verdicts[0])
+
         async def attempt() -> None:
-            await self._consumer.finish(
-                [verdict.delivery for verdict in verdicts],
-                [message for verdict in verdicts for message in verdict.messages],
-                self._producer,
-            )
+            messages = [message for verdict in verdicts for message in verdict.messages]
+            if reason:
+                await self._producer.publish_many(messages)
+                await self._consumer.terminate(deliveries, reason=reason)
+            else:
+                await self._consumer.finish(deliveries, messages, self._producer)
 
         try:
             await self._persist(attempt)

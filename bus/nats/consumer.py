@@ -23,6 +23,8 @@ __all__ = ["NatsConsumer"]
 _log = logging.getLogger("taskbus.bus")
 #: The first and the longest pause after a pull that the server refused, in seconds.
 _FIRST, _MOST = 0.05, 5.0
+#: Characters of the reason for giving up that are told to the server.
+_REASON = 200
 _KEY = b"\r\nTaskbus-Key: "
 
 
@@ -70,13 +72,14 @@ class NatsConsumer(Consumer):
 
     async def join(self) -> None:
         """Find or make the consumer on the server."""
+        await self._store.ensure(self.topic)
+        stream = await self._store.stream(self.topic) or {}
+        self.epoch = stream.get("created")
         if self.group is not None:
             self.lease = await self._store.join(self.topic, self.group)
-            self.epoch = await self._store.created(self.topic)
         else:
-            await self._store.ensure(self.topic)
-            self.epoch = await self._store.created(self.topic)
-            await self._store.listen(self.topic, self._name, None)
+            self._seen = stream["state"]["last_seq"] if stream else 0
+            await self._store.listen(self.topic, self._name, self._seen + 1)
         self._subscription = self._connection.subscribe(self._inbox + b".*", self._arrived)
         self._connection.reconnected.add(self._reconnected)
         self._take_pulse()
@@ -199,13 +202,11 @@ class NatsConsumer(Consumer):
             self.lease = await self._store.join(self.topic, self.group)
         elif await self._store.group(self.topic, self._name) is None:
             await self._store.ensure(self.topic)
-            created = await self._store.created(self.topic)
-            if created != self.epoch:
+            stream = await self._store.stream(self.topic) or {}
+            if stream.get("created") != self.epoch:
                 # Another stream counts from one again.
-                self._seen, self.epoch = 0, created
-                await self._store.listen(self.topic, self._name, 1)
-            else:
-                await self._store.listen(self.topic, self._name, self._seen + 1 if self._seen else None)
+                self._seen, self.epoch = 0, stream.get("created")
+            await self._store.listen(self.topic, self._name, self._seen + 1)
 
     async def _wait(self, until: float, ends: float | None) -> bool:
         """Wait for something to happen, until ``until`` at the latest. False when ``ends`` came first."""
@@ -231,6 +232,10 @@ class NatsConsumer(Consumer):
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         await self._settle(deliveries, b"+ACK")
+
+    async def terminate(self, deliveries: Sequence[Delivery], *, reason: str) -> None:
+        # In the server's advisory the reason is read by people; what it holds besides letters might end it.
+        await self._settle(deliveries, b"+TERM " + " ".join(reason.split())[:_REASON].encode(errors="replace"))
 
     async def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, reason: str | None = None) -> None:
         await self._settle(deliveries, _nak(delay))

@@ -17,7 +17,12 @@ __all__ = ["DEDUPE", "LEASE", "Store"]
 DEDUPE = 120.0
 #: Lease of a new group, in seconds.
 LEASE = 30.0
+#: Seconds after which the server forgets a broadcast consumer that nobody pulls from.
+_FORGOTTEN = 300
 _NANO = 10**9
+#: What the consumer of a group must be, and must not have: else messages would be given up, or never come.
+_CONSUMER = {"ack_policy": "explicit", "deliver_policy": "all", "max_deliver": -1, "max_ack_pending": -1}
+_ABSENT = ("deliver_subject", "filter_subject", "filter_subjects", "backoff")
 
 
 class Store:
@@ -38,11 +43,6 @@ class Store:
         """Copies of every stream."""
         return self._options.replicas
 
-    async def created(self, topic: str) -> str | None:
-        """When the stream of a topic was made, which no two streams of that name share."""
-        info = await self.stream(topic)
-        return str(info["created"]) if info else None
-
     def forget(self, topic: str) -> None:
         """Look again before the next publish: the stream was not there."""
         self._known.discard(topic)
@@ -51,36 +51,39 @@ class Store:
         """See that the stream is there and keeps messages."""
         if topic in self._known:
             return
+        wanted = self._wanted(topic)
         info = await self.stream(topic)
         if info is None:
-            config = {
-                "name": stream_name(self._options.prefix, topic),
-                "subjects": [subject_name(self._options.prefix, topic)],
-                "retention": "interest",
-                "storage": "file",
-                "discard": "new",
-                "num_replicas": self._options.replicas,
-                "duplicate_window": int(DEDUPE * _NANO),
-                "max_consumers": -1,
-                "max_msgs": -1,
-                "max_bytes": -1,
-                "max_age": 0,
-            }
-            name = config["name"]
-            await self._connection.api(f"STREAM.CREATE.{name}", config, f"making the stream of {topic}", topic)
+            await self._connection.api(
+                f"STREAM.CREATE.{wanted['name']}", wanted, f"making the stream of {topic}", topic
+            )
             info = await self.stream(topic) or {}
         config = info.get("config", {})
-        for field, wanted in (("retention", "interest"), ("storage", "file"), ("num_replicas", self._options.replicas)):
-            if config.get(field) != wanted:
+        for field, value in wanted.items():
+            if (found := config.get(field)) != value:
                 raise BusURLError(
-                    f"the stream {config.get('name')} has {field} {config.get(field)}, not {wanted}: change the URL, "
-                    "or delete the stream",
+                    f"the stream {wanted['name']} has {field} {found}, not {value}: it is not altered; change it with "
+                    "the tools of NATS, or delete it, or use another prefix or number of replicas in the URL",
                     topic=topic,
                 )
         if not info.get("state", {}).get("consumer_count"):
             # Without any consumer a stream with interest retention stores nothing.
             await self._make(topic, ANCHOR, {"durable_name": ANCHOR, "ack_policy": "explicit", "deliver_policy": "all"})
         self._known.add(topic)
+
+    def _wanted(self, topic: str) -> dict[str, Any]:
+        """What a stream must be, so that nothing accepted is dropped. Limits of size are the administrator's."""
+        return {
+            "name": stream_name(self._options.prefix, topic),
+            "subjects": [subject_name(self._options.prefix, topic)],
+            "retention": "interest",
+            "storage": "file",
+            "discard": "new",
+            "num_replicas": self._options.replicas,
+            "duplicate_window": int(DEDUPE * _NANO),
+            "max_age": 0,
+            "max_msgs_per_subject": -1,
+        }
 
     async def stream(self, topic: str) -> dict[str, Any] | None:
         """What the server knows of a topic's stream."""
@@ -108,20 +111,18 @@ class Store:
             info = await self._make(
                 topic,
                 encode(group),
-                {
-                    "durable_name": encode(group),
-                    "ack_policy": "explicit",
-                    "ack_wait": int(lease * _NANO),
-                    "deliver_policy": "all",
-                    "max_deliver": -1,
-                    "max_ack_pending": -1,
-                },
+                {"durable_name": encode(group), "ack_wait": int(lease * _NANO), **_CONSUMER},
             )
             await self._drop_anchor(topic)
         config = info["config"]
         found = config.get("ack_wait", 0) / _NANO
-        if config.get("ack_policy") != "explicit" or config.get("deliver_subject") or config.get("max_deliver") != -1:
-            raise BusURLError(f"{topic}: the consumer {group} on the server was not made by taskbus", topic=topic)
+        for field, value in {**_CONSUMER, **dict.fromkeys(_ABSENT)}.items():
+            if (other := config.get(field) or None) != value:
+                raise BusURLError(
+                    f"{topic}: the consumer of the group {group} has {field} {other}, not {value}: it is not altered; "
+                    "change or delete it with the tools of NATS",
+                    topic=topic,
+                )
         if self._options.lease is not None and abs(found - self._options.lease) > 1e-6:
             raise BusURLError(
                 f"{topic}: the group {group} has a lease of {found:g} s, the URL says {self._options.lease:g} s: "
@@ -130,17 +131,15 @@ class Store:
             )
         return float(found)
 
-    async def listen(self, topic: str, name: str, start: int | None) -> None:
-        """Make a broadcast consumer, from now or from a sequence on."""
-        config: dict[str, Any] = {"name": name, "ack_policy": "none", "inactive_threshold": 300 * _NANO}
-        config |= (
-            {"deliver_policy": "new"}
-            if start is None
-            else {
-                "deliver_policy": "by_start_sequence",
-                "opt_start_seq": start,
-            }
-        )
+    async def listen(self, topic: str, name: str, start: int) -> None:
+        """Make a broadcast consumer, from the sequence ``start`` on."""
+        config = {
+            "name": name,
+            "ack_policy": "none",
+            "inactive_threshold": _FORGOTTEN * _NANO,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": start,
+        }
         await self._make(topic, name, config)
 
     async def leave(self, topic: str, name: str) -> None:

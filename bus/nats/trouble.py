@@ -10,6 +10,7 @@ from bus.errors import (
     FullError,
     NoSuchTopicError,
     UnauthorisedError,
+    UnconfirmedError,
     UnreachableError,
     UnsupportedError,
 )
@@ -20,6 +21,11 @@ __all__ = ["api_error", "mapped", "server_error"]
 _FULL = ("resource", "maximum", "exceeded", "insufficient", "no space")
 #: What a server says of credentials: https://github.com/nats-io/nats-server/blob/main/server/errors.go
 _CREDENTIALS = ("authorization", "authentication", "revoked", "credentials", "not allowed")
+
+#: JetStream's own numbers: https://github.com/nats-io/nats-server/blob/main/server/errors.json
+_NO_ACCOUNT = 10039
+#: The same message was sent before and is not stored yet, nor refused.
+_IN_PROCESS = 10158
 
 
 def mapped(error: BaseException, doing: str, topic: str | None = None) -> BusError:
@@ -53,12 +59,14 @@ def api_error(error: dict[str, object], doing: str, topic: str | None = None) ->
     description = str(error.get("description", "no reason given"))
     text = f"{doing}: {description} ({error.get('err_code', error.get('code'))})"
     code = error.get("code")
-    if error.get("err_code") == 10039:
+    if error.get("err_code") == _NO_ACCOUNT:
         return UnsupportedError(f"{text}; this user's account has no JetStream: enable it on the server", topic=topic)
+    if error.get("err_code") == _IN_PROCESS:
+        return UnconfirmedError(text, topic=topic)
     if any(word in description.lower() for word in _FULL):
         return FullError(f"{text}; make room or raise the limit", topic=topic)
     if code == 404:
         return NoSuchTopicError(text, topic=topic)
-    if code in (500, 503):
+    if code in (429, 500, 503):
         return UnreachableError(text, topic=topic)
     return UnsupportedError(text, topic=topic)

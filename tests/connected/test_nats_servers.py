@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import nats
 import nats.js
@@ -293,6 +294,97 @@ def test_after_a_silence_messages_come_promptly(server: NatsServer, limit: int) 
                 receiving = asyncio.create_task(consumer.receive(limit))
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_the_last_of_a_batch_speaks_for_all(server: NatsServer) -> None:
+    """When settling a batch returns, the server counts none of it as held: only the last answer is waited for."""
+
+    async def run() -> None:
+        async with (
+            bus.connect(server.url) as b,
+            bus.connect(server.url) as other,
+            await b.producer() as producer,
+            await b.consumer("t", "g") as consumer,
+        ):
+            for _ in range(10):
+                await producer.publish_many([Message("t", b"%d" % number) for number in range(1000)])
+                held: list[Delivery] = []
+                while len(held) < 1000:
+                    held += await consumer.receive(1000 - len(held))
+                assert await other.depth("t", "g") == bus.Depth(0, 0, 1000)
+                await consumer.ack(held[:500])
+                assert await other.depth("t", "g") == bus.Depth(0, 0, 500)
+                await consumer.terminate(held[500:], reason="enough")
+                assert await other.depth("t", "g") == bus.Depth(0, 0, 0)
+
+    asyncio.run(run())
+
+
+def test_administrators_hear_of_dead_letters(server: NatsServer) -> None:
+    """A message that is given up is terminated: the server says so, with the reason."""
+
+    async def run() -> None:
+        client = await nats.connect(server.url)
+        heard = await client.subscribe("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.taskbus-t.g")
+        await client.flush()
+        async with (
+            bus.connect(server.url) as b,
+            await b.producer() as producer,
+            await b.consumer("t", "g") as consumer,
+        ):
+            await producer.publish("t", b"1")
+            await consumer.terminate(await consumer.receive(), reason="too-many\r\nattempts")
+            assert orjson.loads((await heard.next_msg(10)).data)["reason"] == "too-many attempts"
+            assert await consumer.receive(1, timeout=0.2) == []
+        await client.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"max_age": 600}, "has max_age 600000000000, not 0: it is not altered"),
+        ({"discard": "old"}, "has discard old, not new"),
+        ({"subjects": ["taskbus.t", "more"]}, "has subjects"),
+    ],
+)
+def test_a_stream_that_would_lose_tasks_is_not_used(server: NatsServer, change: dict[str, Any], match: str) -> None:
+    """A stream that exists is verified and never altered, by publishers and by consumers."""
+
+    async def run() -> None:
+        async with bus.connect(server.url) as b, await b.producer() as producer:
+            await producer.publish("t", b"1")
+        async with _admin(server) as admin:
+            config = (await admin.stream_info("taskbus-t")).config
+            await admin.update_stream(config.evolve(**change))
+            async with bus.connect(server.url) as b, await b.producer() as producer:
+                with pytest.raises(bus.BusURLError, match=match):
+                    await producer.publish("t", b"1")
+                with pytest.raises(bus.BusURLError, match=match):
+                    await b.consumer("t", "g")
+            assert (await admin.stream_info("taskbus-t")).config == config.evolve(**change)
+
+    asyncio.run(run())
+
+
+def test_a_consumer_that_would_give_up_is_not_used(server: NatsServer) -> None:
+    """A consumer with a limit of deliveries, or another lease than the URL's, is an error and left as it is."""
+
+    async def run() -> None:
+        async with bus.connect(server.url) as b:
+            await (await b.consumer("t", "g")).close()
+        async with bus.connect(f"{server.url}?lease=7s") as b:
+            with pytest.raises(bus.BusURLError, match="lease of 30 s, the URL says 7 s"):
+                await b.consumer("t", "g")
+        async with _admin(server) as admin:
+            config = (await admin.consumer_info("taskbus-t", "g")).config
+            await admin.add_consumer("taskbus-t", config.evolve(max_deliver=3))
+            async with bus.connect(server.url) as b:
+                with pytest.raises(bus.BusURLError, match="has max_deliver 3, not -1"):
+                    await b.consumer("t", "g")
 
     asyncio.run(run())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bus import BusURLError, MissingExtraError, UnauthorisedError, UnreachableError, connect
-from bus.errors import BusError, FullError, NoSuchTopicError, UnsupportedError
+from bus.errors import BusError, FullError, NoSuchTopicError, UnconfirmedError, UnsupportedError
 from bus.nats.login import Login
 from bus.nats.names import ANCHOR, decode, encode, stream_name, stream_topic
 from bus.nats.trouble import api_error, mapped, server_error
@@ -57,6 +57,8 @@ def test_complaints_of_the_server(text: str, kind: type[BusError]) -> None:
         ({"code": 404, "description": "stream not found"}, NoSuchTopicError),
         ({"code": 503, "description": "JetStream system temporarily unavailable"}, UnreachableError),
         ({"code": 503, "err_code": 10039, "description": "JetStream not enabled for account"}, UnsupportedError),
+        ({"code": 409, "err_code": 10158, "description": "duplicate message id is in process"}, UnconfirmedError),
+        ({"code": 429, "err_code": 10167, "description": "too many requests"}, UnreachableError),
         ({"code": 400, "description": "bad request"}, UnsupportedError),
     ],
 )
