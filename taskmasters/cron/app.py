@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from taskmasters.cron.report import CronReport
 from taskmasters.cron.rules import CronRule, load_cron_rules
 from taskmasters.cron.state import NoState, SqliteState, State
 from taskmasters.cron.taskmaster import CronTaskmaster
+from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
 
 __all__ = ["cron"]
@@ -49,16 +50,16 @@ def cron(rules: str, check: bool, dry_run: bool, count: int | None, config: Path
     Several replicas may run: they give the same instant the same task id.
     """
     options = resolve(CronOptions, flags, config=config).settings
-    loaded = load_cron_rules(rules)
+    file = RuleFile(rules, load_cron_rules)
     clock = SystemClock()
     if check:
-        for line in explain(loaded, clock.now()):
+        for line in explain(file.rules, clock.now()):
             click.echo(line)
         return Exit.OK
     setup_logs(options.log_level, options.log_format)
     if count is not None:
-        return asyncio.run(_print(preview(loaded, clock.now(), count)))
-    return _run(rules, loaded, options, clock, dry_run)
+        return asyncio.run(_print(preview(file.rules, clock.now(), count)))
+    return _run(file, options, clock, dry_run)
 
 
 async def _print(bodies: Iterator[bytes]) -> Exit:
@@ -75,10 +76,10 @@ async def _print(bodies: Iterator[bytes]) -> Exit:
     return Exit.OK
 
 
-def _run(path: str, rules: Sequence[CronRule], options: CronOptions, clock: Clock, dry_run: bool) -> Exit:
-    state = _open_state(path, options.state, dry_run)
+def _run(file: RuleFile[list[CronRule]], options: CronOptions, clock: Clock, dry_run: bool) -> Exit:
+    state = _open_state(file.path, options.state, dry_run)
     try:
-        return asyncio.run(_work(path, rules, options, clock, state, dry_run))
+        return asyncio.run(_work(file, options, clock, state, dry_run))
     finally:
         state.close()
 
@@ -90,20 +91,22 @@ def _open_state(path: str, given: str | None, dry_run: bool) -> State:
 
 
 async def _work(
-    path: str, rules: Sequence[CronRule], options: CronOptions, clock: Clock, state: State, dry_run: bool
+    file: RuleFile[list[CronRule]], options: CronOptions, clock: Clock, state: State, dry_run: bool
 ) -> Exit:
     url = _STDOUT if dry_run else parse_url(options.bus)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
-        taskmaster = CronTaskmaster(rules, producer, state, clock)
+        taskmaster = CronTaskmaster(file.rules, producer, state, clock)
         if options.status_port is not None:
-            report = CronReport(taskmaster, path, str(url), time.time())
+            report = CronReport(taskmaster, file, str(url), time.time())
             sync = stack.enter_context(ExitStack())
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
         _log.info(
-            "making tasks", extra={"event": "started", "rules": len(taskmaster.rules), "file": path, "bus": str(url)}
+            "making tasks",
+            extra={"event": "started", "rules": len(taskmaster.rules), "file": file.path, "bus": str(url)},
         )
+        await stack.enter_async_context(file.watched(taskmaster.use))
         try:
             finished = await run_until_stopped(taskmaster, options.kill_time)
         except OutputClosedError:
