@@ -85,6 +85,8 @@ class Connection:
         self._handlers: dict[int, tuple[bytes, Handler]] = {}
         self._number = 0
         self._answers = b""
+        #: Why no answer can reach us, though we are connected.
+        self._unheard: BusError | None = None
         self._token = 0
         self._waiting: dict[bytes, _Portion] = {}
 
@@ -104,6 +106,19 @@ class Connection:
         prefix = self.new_inbox()
         self._answers = prefix + b"."
         self.subscribe(prefix + b".*", self._answered)
+        await self._heard()
+
+    async def _heard(self) -> None:
+        """See that the server lets us have its answers. Raises UnauthorisedError if not, UnreachableError."""
+        if self._link is not None:
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await self._link.confirm()
+            except TimeoutError as error:
+                raise UnreachableError(f"nats at {self.where} did not answer within {self.timeout:g} s") from error
+        if self._unheard is not None:
+            await self.close()
+            raise self._unheard
 
     async def _dial(self, address: Address) -> Link:
         link = Link(address, self._received, self._lost, self._refused)
@@ -113,7 +128,7 @@ class Connection:
     def _adopt(self, link: Link) -> None:
         self._link = link
         self._since = asyncio.get_running_loop().time()
-        self.trouble = None
+        self.trouble = self._unheard = None
         for number, (subject, _) in self._handlers.items():
             link.write(wire.subscribe(subject, number))
         self._up.set()
@@ -157,6 +172,10 @@ class Connection:
         """The server does not permit something: tell whoever waits for it, else nobody would until the time is out."""
         found = _SUBJECT.search(text)
         subject = found[1].encode() if found else b""
+        if subject == self._answers + b"*":
+            self._unheard = error
+            self._fail(self._waiting.values(), error)
+            return
         concerned = [
             portion
             for portion in dict.fromkeys(self._waiting.values())
@@ -289,6 +308,8 @@ class Connection:
                     await self._up.wait()
                     if self._link is not None and self.connected:
                         await self._link.writable()
+                        if self._unheard is not None:
+                            raise type(self._unheard)(f"{doing}: {self._unheard}", topic=topic)
                         if self.connected:
                             return self._link
         except TimeoutError as error:

@@ -189,6 +189,20 @@ def test_a_user_without_a_permission(tmp_path: Path) -> None:
         asyncio.run(run(server))
 
 
+def test_the_permissions_that_suffice(tmp_path: Path) -> None:
+    """A user who may do what the page of the bus lists can do everything, with an inbox of its own too."""
+    config = (
+        "authorization { users: [ { user: me, password: pw, permissions: {\n"
+        "publish: { allow: ['$JS.API.>', '$JS.ACK.>', 'taskbus.>'] }\n"
+        "subscribe: { allow: ['_INBOX.>', 'mine.>'] } } } ] }"
+    )
+    with nats_server(tmp_path, *_config(tmp_path, config)) as server:
+        url = f"nats://me:pw@127.0.0.1:{server.port}"
+        asyncio.run(_use(url))
+        asyncio.run(_use(f"{url}?inbox=mine"))
+        _refused(f"{url}?inbox=theirs&timeout=1s", UnauthorisedError, "Permissions Violation for Subscription")
+
+
 def _certificates(folder: Path) -> None:
     """An authority, and certificates of it for the server and for us."""
 
