@@ -75,7 +75,7 @@ class NatsBus(Bus):
             await self._connection.open()
             largest = self._connection.max_payload - _HEADERS
             if largest < self._options.max_size:
-                await self._connection.close()
+                await self._connection.disconnect()
                 raise BusURLError(
                     f"nats: max_size is {self._options.max_size}, but the server takes {largest} bytes and headers: "
                     "lower max_size or raise the server's max_payload"

@@ -103,10 +103,14 @@ class Connection:
                 break
         else:
             raise next((error for error in refusals if not error.transient), refusals[0])
-        prefix = self.new_inbox()
-        self._answers = prefix + b"."
-        self.subscribe(prefix + b".*", self._answered)
-        await self._heard()
+        try:
+            prefix = self.new_inbox()
+            self._answers = prefix + b"."
+            self.subscribe(prefix + b".*", self._answered)
+            await self._heard()
+        except BaseException:
+            await self.disconnect()
+            raise
 
     async def _heard(self) -> None:
         """See that the server lets us have its answers. Raises UnauthorisedError if not, UnreachableError."""
@@ -117,7 +121,6 @@ class Connection:
             except TimeoutError as error:
                 raise UnreachableError(f"nats at {self.where} did not answer within {self.timeout:g} s") from error
         if self._unheard is not None:
-            await self.close()
             raise self._unheard
 
     async def _dial(self, address: Address) -> Link:
@@ -362,10 +365,17 @@ class Connection:
     async def close(self) -> None:
         """Let go. Idempotent."""
         self._closed = True
-        self._up.set()  # whoever waits for a connection learns that none will come
         self._fail(self._waiting.values(), UnconfirmedError("the nats bus was closed; it may have been done"))
+        await self.disconnect()
+        self._up.set()  # whoever waits for a connection learns that none will come
+
+    async def disconnect(self) -> None:
+        """End the connection, and subscriptions with it; :meth:`open` may make another."""
+        link, self._link = self._link, None
+        self._up.clear()
+        self._handlers.clear()
         if self._reconnecting is not None:
             self._reconnecting.cancel()
             await asyncio.wait([self._reconnecting])
-        if self._link is not None:
-            await self._link.close()
+        if link is not None:
+            await link.close()
