@@ -68,30 +68,22 @@ class Settler:
             TooLargeError: not even a shortened result fits into the bus's limit.
         """
         finish = [verdict for verdict in verdicts if verdict.action is Action.FINISH]
-        alike: dict[str, list[Verdict]] = {}
-        for verdict in finish:
-            alike.setdefault(self._given_up(verdict), []).append(verdict)
-        for some in alike.values():
-            await self._finish(some)
+        if finish:
+            await self._finish(finish)
         if len(finish) != len(verdicts):
             others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not Action.FINISH]
             await asyncio.gather(*others)
 
-    def _given_up(self, verdict: Verdict) -> str:
-        """Why, if the bus is to be told apart from its being done: what is atomic cannot be."""
-        return "" if self._atomic else verdict.code
-
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
-        deliveries = [verdict.delivery for verdict in verdicts]
-        reason = self._given_up(verdicts[0])
+        given_up = not self._atomic and any(verdict.code for verdict in verdicts)
 
         async def attempt() -> None:
             messages = [message for verdict in verdicts for message in verdict.messages]
-            if reason:
+            if given_up:
                 await self._producer.publish_many(messages)
-                await self._consumer.terminate(deliveries, reason=reason)
+                await self._acknowledge_apart(verdicts)
             else:
-                await self._consumer.finish(deliveries, messages, self._producer)
+                await self._consumer.finish([verdict.delivery for verdict in verdicts], messages, self._producer)
 
         try:
             await self._persist(attempt)
@@ -110,6 +102,23 @@ class Settler:
                     await self._finish([verdict])
             else:
                 await self._finish([self._fitted(verdicts[0], error)], fitted=True)
+
+    async def _acknowledge_apart(self, verdicts: list[Verdict]) -> None:
+        """Tell the bus what was done and what was given up. Raises as :meth:`Consumer.ack` of all of them would."""
+        alike: dict[str, list[Delivery]] = {}
+        for verdict in verdicts:
+            alike.setdefault(verdict.code, []).append(verdict.delivery)
+        lost: list[Delivery] = []
+        for code, deliveries in alike.items():
+            try:
+                if code:
+                    await self._consumer.terminate(deliveries, reason=code)
+                else:
+                    await self._consumer.ack(deliveries)
+            except LeaseLostError as error:
+                lost += error.deliveries
+        if lost:
+            raise LeaseLostError("the lease on some messages ended before they were settled", deliveries=lost)
 
     def _fitted(self, verdict: Verdict, error: TooLargeError) -> Verdict:
         """The same verdict in messages that fit: a done task with its text cut, a dead letter in parts."""
