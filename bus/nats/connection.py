@@ -19,9 +19,10 @@ from bus.nats.trouble import api_error
 __all__ = ["Answer", "Connection", "Handler", "Request"]
 
 _log = logging.getLogger("taskbus.bus")
-#: Requests, and their bytes, sent before the answers to earlier ones are waited for. Two such portions are under way.
+#: Requests, and their bytes, sent before the answers to earlier ones are waited for. Two such portions are under way,
+#: and on a slow link too they must be answered within the time-out.
 _PORTION = 512
-_BYTES = 2 * 1024**2
+_BYTES = 256 * 1024
 #: The first and the longest pause between two attempts to connect again, in seconds.
 _FIRST, _LONGEST = 0.05, 5.0
 _SUBJECT = re.compile(r'"([^"]+)"')
