@@ -345,6 +345,33 @@ def test_the_last_of_a_batch_speaks_for_all(server: NatsServer) -> None:
     asyncio.run(run())
 
 
+def test_closing_hands_back_what_is_on_its_way(server: NatsServer) -> None:
+    """Closed at whatever moment of a pull, a consumer leaves nothing to the end of its lease."""
+
+    async def run() -> None:
+        async with bus.connect(server.url) as b, await b.producer() as producer:
+            for turn in range(40):
+                topic = f"t{turn}"
+                await (await b.consumer(topic, "g")).close()
+                await producer.publish_many([Message(topic, b"%d" % number) for number in range(100)])
+                async with bus.connect(server.url) as other:
+                    closed = await other.consumer(topic, "g")
+                    receiving = asyncio.create_task(closed.receive(100))
+                    moment = time.monotonic() + turn * 0.0001
+                    while time.monotonic() < moment:
+                        await asyncio.sleep(0)
+                    await closed.close()
+                    await receiving
+                async with await b.consumer(topic, "g") as consumer:
+                    got: list[Delivery] = []
+                    async with asyncio.timeout(5):
+                        while len(got) < 100:
+                            got += await consumer.receive(100 - len(got))
+                    await consumer.ack(got)
+
+    asyncio.run(run())
+
+
 def test_administrators_hear_of_dead_letters(server: NatsServer) -> None:
     """A message that is given up is terminated: the server says so, with the reason."""
 
