@@ -25,6 +25,8 @@ _PORTION = 512
 _BYTES = 256 * 1024
 #: The first and the longest pause between two attempts to connect again, in seconds.
 _FIRST, _LONGEST = 0.05, 5.0
+#: How often a question is asked within the time-out.
+_LOOKS = 5
 _SUBJECT = re.compile(r'"([^"]+)"')
 
 #: What is called with each message of a subscription: subject, reply subject, header block, body.
@@ -317,9 +319,12 @@ class Connection:
                         if self.connected:
                             return self._link
         except TimeoutError as error:
-            why = f": {self.trouble}" if self.trouble else ""
-            raise UnreachableError(f"{doing}: nats at {self.where} is not connected{why}", topic=topic) from error
+            raise self._not_connected(doing, topic) from error
         raise ClosedError("the nats bus is closed")
+
+    def _not_connected(self, doing: str, topic: str | None) -> BusError:
+        why = f": {self.trouble}" if self.trouble else ""
+        return UnreachableError(f"{doing}: nats at {self.where} is not connected{why}", topic=topic)
 
     async def _answers_of(self, portion: _Portion, doing: str, topic: str | None) -> list[Answer]:
         try:
@@ -332,6 +337,20 @@ class Connection:
             # Several may wait for the same trouble: each gets an error of its own, with its own doing.
             raise type(error)(f"{doing}: {error}", topic=topic) from error
         return portion.answers
+
+    async def look(self, subject: str, body: dict[str, Any], doing: str, topic: str | None = None) -> dict[str, Any]:
+        """As :meth:`api`, for what may be asked again: a cluster in search of a leader answers nothing at all."""
+        deadline = asyncio.get_running_loop().time() + self.timeout
+        while True:
+            try:
+                async with asyncio.timeout(self.timeout / _LOOKS):
+                    return await self.api(subject, body, doing, topic)
+            except TimeoutError as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    if not self.connected:
+                        raise self._not_connected(doing, topic) from error
+                    text = f"{doing}: nats at {self.where} did not answer within {self.timeout:g} s"
+                    raise UnreachableError(text, topic=topic) from error
 
     async def api(self, subject: str, body: dict[str, Any], doing: str, topic: str | None = None) -> dict[str, Any]:
         """Ask JetStream's API. Raises as :meth:`request`, and NoSuchTopicError, FullError or UnsupportedError."""

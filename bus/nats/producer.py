@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import random
 import re
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from bus.contract import Message, Producer
-from bus.errors import ClosedError, TooLargeError, UnreachableError, UnsupportedError
+from bus.errors import BusError, ClosedError, TooLargeError, UnconfirmedError, UnreachableError, UnsupportedError
 from bus.names import check_topic
 from bus.nats import wire
 from bus.nats.connection import Connection, Request
@@ -21,6 +23,8 @@ __all__ = ["NatsProducer"]
 #: Message ids that are sent as they are.
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 _LONGEST_KEY = 512
+#: The first and the longest pause before sending again what was not taken, in seconds.
+_FIRST, _LONGEST = 0.01, 0.5
 
 
 class NatsProducer(Producer):
@@ -53,16 +57,40 @@ class NatsProducer(Producer):
             requests.append(Request(subject, body, _head(topic, id, key)))
         for topic in subjects:
             await self._store.ensure(topic)
-        try:
-            answers = await self._connection.request(requests, "publishing")
-            for answer, message in zip(answers, messages, strict=True):
-                if b'"error"' in answer.body or answer.head:
-                    self._connection.read(answer, f"publishing to {message.topic}", message.topic)
-        except UnreachableError:
-            # Perhaps somebody deleted a stream since: the next try makes it again.
-            for topic in subjects:
+        await self._publish(messages, requests)
+
+    async def _publish(self, messages: Sequence[Message], requests: list[Request]) -> None:
+        """Send all, and those again that were not taken for a reason which passes.
+
+        That is when nobody stores the subject: a cluster has not yet told all its nodes of a new stream, or somebody
+        deleted it; and when the same id is being stored just now.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._options.timeout, _FIRST
+        left = list(range(len(requests)))
+        while True:
+            answers = await self._connection.request([requests[number] for number in left], "publishing")
+            again: list[int] = []
+            trouble: BusError | None = None
+            for number, answer in zip(left, answers, strict=True):
+                if answer.head or b'"error"' in answer.body:
+                    topic = messages[number].topic
+                    try:
+                        self._connection.read(answer, f"publishing to {topic}", topic)
+                    except (UnreachableError, UnconfirmedError) as error:
+                        again.append(number)
+                        trouble = error
+            if trouble is None:
+                return
+            for topic in {messages[number].topic for number in again}:
                 self._store.forget(topic)
-            raise
+                if loop.time() < deadline:
+                    await self._store.ensure(topic)
+            if loop.time() >= deadline:
+                raise trouble
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(_LONGEST, 2 * pause)
+            left = again
 
     async def close(self) -> None:
         self._closed = True

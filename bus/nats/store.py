@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
 from bus.contract import Depth, Peeked
-from bus.errors import BusURLError, NoSuchTopicError
+from bus.errors import BusURLError, NoSuchTopicError, UnreachableError
 from bus.nats.connection import Connection
 from bus.nats.names import ANCHOR, decode, encode, stream_name, stream_topic, subject_name
 from bus.nats.options import NatsOptions
@@ -19,6 +20,8 @@ DEDUPE = 120.0
 LEASE = 30.0
 #: Seconds after which the server forgets a broadcast consumer that nobody pulls from.
 _FORGOTTEN = 300
+#: Seconds between looks at whether all nodes of a cluster know of a new consumer.
+_LOOK_AGAIN = 0.05
 _NANO = 10**9
 #: What the consumer of a group must be, and must not have: else messages would be given up, or never come.
 _CONSUMER = {"ack_policy": "explicit", "deliver_policy": "all", "max_deliver": -1, "max_ack_pending": -1}
@@ -69,7 +72,40 @@ class Store:
         if not info.get("state", {}).get("consumer_count"):
             # Without any consumer a stream with interest retention stores nothing.
             await self._make(topic, ANCHOR, {"durable_name": ANCHOR, "ack_policy": "explicit", "deliver_policy": "all"})
+        await self._everywhere(topic)
         self._known.add(topic)
+
+    async def _everywhere(self, topic: str, group: str | None = None) -> None:
+        """Wait until every replica has the consumer of this group, or of any.
+
+        A consumer is there for whoever made it before all nodes know of it, and a node that knows of none drops what it
+        is given to store, though the publisher is told that it is stored.
+        """
+        if self._options.replicas == 1:
+            return
+        stream = stream_name(self._options.prefix, topic)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._connection.timeout
+        while True:
+            found = await self._pages(f"CONSUMER.LIST.{stream}", "consumers", topic)
+            keeping = [
+                info for info in found if (name := info["config"].get("durable_name")) and name == (group or name)
+            ]
+            known = (await self.stream(topic) or {}).get("state", {}).get("consumer_count")
+            if known and any(self._on_every_node(info) for info in keeping):
+                return
+            if loop.time() > deadline:
+                raise UnreachableError(f"{topic}: its consumers are not on all replicas of the stream yet", topic=topic)
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    def _on_every_node(self, info: dict[str, Any]) -> bool:
+        cluster = info.get("cluster") or {}
+        others = cluster.get("replicas") or []
+        return (
+            bool(cluster.get("leader"))
+            and len(others) == self._options.replicas - 1
+            and all(peer.get("current") or peer.get("offline") for peer in others)
+        )
 
     def _wanted(self, topic: str) -> dict[str, Any]:
         """What a stream must be, so that nothing accepted is dropped. Limits of size are the administrator's."""
@@ -89,7 +125,7 @@ class Store:
         """What the server knows of a topic's stream."""
         name = stream_name(self._options.prefix, topic)
         try:
-            return await self._connection.api(f"STREAM.INFO.{name}", {}, f"looking at {topic}", topic)
+            return await self._connection.look(f"STREAM.INFO.{name}", {}, f"looking at {topic}", topic)
         except NoSuchTopicError:
             return None
 
@@ -98,7 +134,7 @@ class Store:
         name = stream_name(self._options.prefix, topic)
         try:
             subject = f"CONSUMER.INFO.{name}.{encode(group)}"
-            return await self._connection.api(subject, {}, f"looking at {topic}", topic)
+            return await self._connection.look(subject, {}, f"looking at {topic}", topic)
         except NoSuchTopicError:
             return None
 
@@ -113,6 +149,7 @@ class Store:
                 encode(group),
                 {"durable_name": encode(group), "ack_wait": int(lease * _NANO), **_CONSUMER},
             )
+            await self._everywhere(topic, encode(group))
             await self._drop_anchor(topic)
         config = info["config"]
         found = config.get("ack_wait", 0) / _NANO
@@ -162,7 +199,7 @@ class Store:
     async def _pages(self, subject: str, key: str, topic: str | None = None) -> list[Any]:
         found: list[Any] = []
         while True:
-            page = await self._connection.api(subject, {"offset": len(found)}, "listing", topic)
+            page = await self._connection.look(subject, {"offset": len(found)}, "listing", topic)
             more = page.get(key) or []
             found += more
             if not more or len(found) >= page.get("total", 0):
