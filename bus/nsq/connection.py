@@ -121,7 +121,10 @@ class Connection:
 
     async def _answer(self) -> bytes:
         """The answer to a step of the introduction."""
-        size = int.from_bytes(await self._reader.readexactly(4), "big")
+        head = await self._reader.readexactly(4)
+        if head == b"HTTP":
+            raise NsqProtocolError("that is an HTTP port; its TCP port, 4150 by default, is needed")
+        size = int.from_bytes(head, "big")
         if not 4 <= size <= 65536:
             raise NsqProtocolError("it is no nsqd")
         (frame,) = Frames().feed(size.to_bytes(4, "big") + await self._reader.readexactly(size))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from bus.errors import BusError
 from bus.nsq import protocol
 from bus.nsq.connection import Connection
-from bus.nsq.nodes import Nodes
+from bus.nsq.keeping import Keeper
+from bus.nsq.nodes import EPHEMERAL, Nodes
 from bus.nsq.options import Address, NsqOptions
 from bus.nsq.protocol import Message
 from bus.nsq.trouble import refused
@@ -112,6 +113,9 @@ class Links:
         self._wanted: frozenset[Address] = frozenset()
         self._keepers: dict[Address, asyncio.Task[None]] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._listens = channel.endswith(EPHEMERAL)
+        self._keeper = Keeper(topic, nodes, options, tls)
+        self._movers: dict[Address, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Subscribe at every nsqd that answers now; the others follow. Raises if none does."""
@@ -140,6 +144,8 @@ class Links:
             self._keepers[address] = asyncio.create_task(self._stay(address, link), name=f"nsq keep {address}")
 
     async def _connect(self, address: Address) -> Link:
+        if self._listens:
+            await self._keeper.keep(address)
         connection = Connection(address, self._options, self._tls)
         link = Link(connection)
         connection.on_message = lambda message: self._arrived(link, message)
@@ -155,6 +161,8 @@ class Links:
             raise
         self.live.append(link)
         self._changed()
+        if not self._listens and (address not in self._movers or self._movers[address].done()):
+            self._movers[address] = asyncio.create_task(self._keeper.hand_over(address), name=f"nsq move {address}")
         return link
 
     async def _stay(self, address: Address, link: Link | None) -> None:
@@ -193,7 +201,7 @@ class Links:
 
     async def stop(self) -> list[Link]:
         """Make no link any more; the live ones are the caller's to close."""
-        tasks = [*self._keepers.values(), *([self._watch] if self._watch else [])]
+        tasks = [*self._keepers.values(), *self._movers.values(), *([self._watch] if self._watch else [])]
         for task in tasks:
             task.cancel()
         if tasks:
