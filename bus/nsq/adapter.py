@@ -40,8 +40,10 @@ class NsqBus(Bus):
         publish_delay=3600.0,
         nack_delay=3600.0,
         attempts=True,
+        release_counts=True,
         broadcast=True,
         depth=True,
+        depth_tells_delayed=True,
         topics=True,
         max_size=1024**2,
     )

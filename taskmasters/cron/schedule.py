@@ -141,6 +141,7 @@ def _simulator(expression: str) -> CronSim:
     return CronSim(expression, EPOCH)
 
 
+@lru_cache(maxsize=100_000)
 def parse_schedule(text: str, zone: Zone) -> Schedule:
     """The schedule of a cron expression with 5 fields, 6 (seconds first), or a descriptor.
 
@@ -161,7 +162,7 @@ def parse_schedule(text: str, zone: Zone) -> Schedule:
         )
     expression = " ".join(words).upper()
     try:
-        CronSim(expression, EPOCH)
+        _simulator(expression)
     except (CronSimError, ValueError) as error:
         raise ValueError(_say_wrong(text, words, str(error))) from None
     schedule = _Cron(expression, zone)
