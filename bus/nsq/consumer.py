@@ -112,12 +112,14 @@ class NsqConsumer(Consumer):
                 batch.append(delivery)
         return batch
 
-    def _arrived(self, link: Link, message: Message) -> None:
-        held = Held(link, message.id, asyncio.get_running_loop().time(), self._lease)
-        link.add(held)
+    def _arrived(self, link: Link, messages: list[Message]) -> None:
         # Two nsqds of one host make the same ids unless they were given different --node-id.
-        id = f"{message.id.decode('ascii', 'replace')}@{link.connection.where}"
-        self._buffer.append(Delivery(message.body, id, message.attempts, handle=held))
+        at = f"@{link.connection.where}"
+        held = link.add(messages, asyncio.get_running_loop().time(), self._lease)
+        self._buffer.extend(
+            Delivery(body, id.decode("ascii", "replace") + at, attempts, handle=mine)
+            for (_, attempts, id, body), mine in zip(messages, held, strict=True)
+        )
         self._wake.set()
         if not self._wanted:
             self._keep_for_later()

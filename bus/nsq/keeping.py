@@ -68,8 +68,8 @@ class Keeper:
     async def _move(self, node: Address) -> bool:
         """Move everything, unless somebody else does. Returns whether all is moved."""
         connection = Connection(node, self._options, self._tls)
-        came: asyncio.Queue[Message] = asyncio.Queue()
-        connection.on_message = came.put_nowait
+        came: asyncio.Queue[list[Message]] = asyncio.Queue()
+        connection.on_messages = came.put_nowait
         await connection.open()
         try:
             await connection.ask(protocol.subscribe(self._topic, KEPT), self._topic)
@@ -87,15 +87,15 @@ class Keeper:
         finally:
             await connection.close()
 
-    async def _empty(self, node: Address, connection: Connection, came: asyncio.Queue[Message], cut: int) -> bool:
+    async def _empty(self, node: Address, connection: Connection, came: asyncio.Queue[list[Message]], cut: int) -> bool:
         moved = 0
         while not connection.closed.is_set():
             batch: list[Message] = []
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PAUSE):
-                    batch.append(await came.get())
+                    batch += await came.get()
             while not came.empty():
-                batch.append(came.get_nowait())
+                batch += came.get_nowait()
             old = [message.body for message in batch if message.timestamp < cut]
             await asyncio.gather(*(connection.ask(protocol.publish(self._topic, [body]), self._topic) for body in old))
             moved += len(old)

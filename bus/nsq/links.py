@@ -49,12 +49,18 @@ class Link:
         self.ready = 0
         self._soonest = float("inf")
 
-    def add(self, held: Held) -> None:
-        old = self.held.pop(held.id, None)
-        if old is not None:
-            old.state = "lost"
-        self.held[held.id] = held
-        self._soonest = min(self._soonest, held.deadline)
+    def add(self, messages: list[Message], now: float, lease: float) -> list[Held]:
+        """What just came is held from now on."""
+        mine = self.held
+        added: list[Held] = []
+        for message in messages:
+            held = Held(self, message.id, now, lease)
+            if held.id in mine:
+                mine.pop(held.id).state = "lost"
+            mine[held.id] = held
+            added.append(held)
+        self._soonest = min(self._soonest, now + lease)
+        return added
 
     def in_flight(self, now: float) -> int:
         """How many nsqd counts as in flight here: what is held and has not run out."""
@@ -98,7 +104,7 @@ class Links:
         nodes: Nodes,
         options: NsqOptions,
         tls: ssl.SSLContext | None,
-        arrived: Callable[[Link, Message], None],
+        arrived: Callable[[Link, list[Message]], None],
         changed: Callable[[], None],
     ) -> None:
         self.live: list[Link] = []
@@ -148,7 +154,7 @@ class Links:
             await self._keeper.keep(address)
         connection = Connection(address, self._options, self._tls)
         link = Link(connection)
-        connection.on_message = lambda message: self._arrived(link, message)
+        connection.on_messages = lambda messages: self._arrived(link, messages)
         connection.on_refused = link.refuse
         await connection.open()
         try:

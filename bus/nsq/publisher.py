@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from bus.contract import Message, Producer
@@ -156,10 +157,9 @@ class NsqProducer(Producer):
     async def publish_many(self, messages: Sequence[Message]) -> None:
         if self._closed:
             raise ClosedError("this producer is closed")
-        for message in messages:
-            self._check(message)
         if not messages:
             return
+        self._check(messages)
         self._busy += 1
         self._quiet.clear()
         try:
@@ -169,10 +169,18 @@ class NsqProducer(Producer):
             if not self._busy:
                 self._quiet.set()
 
-    def _check(self, message: Message) -> None:
-        topic, size, options = check_topic(message.topic), len(message.body), self._options
+    def _check(self, messages: Sequence[Message]) -> None:
+        topic, options = "", self._options
+        for message in messages:
+            if message.topic != topic:
+                topic = check_topic(message.topic)
+            if not 0 < len(message.body) <= options.max_size or message.delay > options.max_delay:
+                raise self._refusal(message)
+
+    def _refusal(self, message: Message) -> BusError:
+        topic, size, options = message.topic, len(message.body), self._options
         if size > options.max_size:
-            raise TooLargeError(
+            return TooLargeError(
                 f"topic {topic}: {size} bytes are over max_size={options.max_size}; raise it with --max-msg-size of "
                 "nsqd, or publish a reference to larger data",
                 topic=topic,
@@ -180,13 +188,12 @@ class NsqProducer(Producer):
                 limit=options.max_size,
             )
         if not size:
-            raise UnsupportedError(f"topic {topic}: nsqd takes no empty message", topic=topic)
-        if message.delay > options.max_delay:
-            raise UnsupportedError(
-                f"topic {topic}: a delay of {format_duration(message.delay)} is over "
-                f"max_delay={format_duration(options.max_delay)}; raise it with --max-req-timeout of nsqd",
-                topic=topic,
-            )
+            return UnsupportedError(f"topic {topic}: nsqd takes no empty message", topic=topic)
+        return UnsupportedError(
+            f"topic {topic}: a delay of {format_duration(message.delay)} is over "
+            f"max_delay={format_duration(options.max_delay)}; raise it with --max-req-timeout of nsqd",
+            topic=topic,
+        )
 
     async def close(self) -> None:
         self._closed = True
@@ -197,19 +204,31 @@ class NsqProducer(Producer):
 def _commands(messages: Sequence[Message]) -> list[_Command]:
     """MPUB for what has the same topic, DPUB for each that is delayed."""
     commands: list[_Command] = []
-    batches: dict[str, list[bytes]] = {}
-    sizes: dict[str, int] = {}
+    topics: defaultdict[str, list[bytes]] = defaultdict(list)
     for message in messages:
-        topic, body = message.topic, message.body
         if message.delay > 0:
-            commands.append(_Command(topic, protocol.publish(topic, [body], message.delay)))
-            continue
-        batch = batches.setdefault(topic, [])
-        if batch and (len(batch) == _MOST or sizes[topic] + len(body) > _MOST_BYTES):
-            commands.append(_Command(topic, protocol.publish(topic, batch)))
-            batches[topic] = batch = []
-            sizes[topic] = 0
-        batch.append(body)
-        sizes[topic] = sizes.get(topic, 0) + len(body) + 4
-    commands += (_Command(topic, protocol.publish(topic, batch)) for topic, batch in batches.items())
+            topic = message.topic
+            commands.append(_Command(topic, protocol.publish(topic, [message.body], message.delay)))
+        else:
+            topics[message.topic].append(message.body)
+    for topic, bodies in topics.items():
+        commands += (_Command(topic, protocol.publish(topic, batch)) for batch in _batches(bodies))
     return commands
+
+
+def _batches(bodies: list[bytes]) -> Iterator[list[bytes]]:
+    """In order, each small enough for one MPUB."""
+    for start in range(0, len(bodies), _MOST):
+        batch = bodies[start : start + _MOST]
+        if sum(map(len, batch)) <= _MOST_BYTES:
+            yield batch
+            continue
+        left, size = batch, 0
+        batch = []
+        for body in left:
+            if batch and size + len(body) > _MOST_BYTES:
+                yield batch
+                batch, size = [], 0
+            batch.append(body)
+            size += len(body)
+        yield batch
