@@ -8,6 +8,7 @@ import random
 import ssl
 from collections.abc import Callable
 
+from bus.contract import Delivery
 from bus.errors import BusError
 from bus.nsq import protocol
 from bus.nsq.connection import Connection
@@ -24,16 +25,23 @@ _log = logging.getLogger("taskbus.bus")
 _FIRST, _LONGEST = 0.1, 15.0
 
 
-class Held:
+class Held(Delivery):
     """One message in our hands. ``state`` is ``held``, ``settled`` or ``lost``; times are the loop's."""
 
-    __slots__ = ("arrived", "deadline", "id", "link", "state", "warned")
+    __slots__ = ("arrived", "deadline", "link", "name", "state", "warned")
 
-    def __init__(self, link: Link, id: bytes, now: float, lease: float) -> None:
-        self.link = link
+    def __init__(self, link: Link, message: Message, id: str, now: float, deadline: float) -> None:
+        self.body = message.body
         self.id = id
+        self.attempt = message.attempts
+        self.key = None
+        self.history = ()
+        self.handle = None
+        self.link = link
+        #: What nsqd calls it.
+        self.name = message.id
         self.arrived = now
-        self.deadline = now + lease
+        self.deadline = deadline
         self.state = "held"
         self.warned = False
 
@@ -51,15 +59,17 @@ class Link:
 
     def add(self, messages: list[Message], now: float, lease: float) -> list[Held]:
         """What just came is held from now on."""
-        mine = self.held
+        # Two nsqds of one host make the same ids unless they were given different --node-id.
+        mine, at, deadline = self.held, f"@{self.connection.where}", now + lease
         added: list[Held] = []
         for message in messages:
-            held = Held(self, message.id, now, lease)
-            if held.id in mine:
-                mine.pop(held.id).state = "lost"
-            mine[held.id] = held
+            name = message.id
+            held = Held(self, message, name.decode("ascii", "replace") + at, now, deadline)
+            if name in mine:
+                mine.pop(name).state = "lost"
+            mine[name] = held
             added.append(held)
-        self._soonest = min(self._soonest, now + lease)
+        self._soonest = min(self._soonest, deadline)
         return added
 
     def in_flight(self, now: float) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -159,23 +158,35 @@ class NsqProducer(Producer):
             raise ClosedError("this producer is closed")
         if not messages:
             return
-        self._check(messages)
+        commands = self._commands(messages)
         self._busy += 1
         self._quiet.clear()
         try:
-            await self._publisher.publish(_commands(messages))
+            await self._publisher.publish(commands)
         finally:
             self._busy -= 1
             if not self._busy:
                 self._quiet.set()
 
-    def _check(self, messages: Sequence[Message]) -> None:
-        topic, options = "", self._options
+    def _commands(self, messages: Sequence[Message]) -> list[_Command]:
+        """Check all; MPUB for what has the same topic, DPUB for each that is delayed."""
+        commands: list[_Command] = []
+        topics: dict[str, list[bytes]] = {}
+        topic, bodies, most = "", list[bytes](), self._options.max_size
         for message in messages:
-            if message.topic != topic:
-                topic = check_topic(message.topic)
-            if not 0 < len(message.body) <= options.max_size or message.delay > options.max_delay:
+            name, body, _, delay, _ = message
+            if name != topic:
+                topic = check_topic(name)
+                bodies = topics.setdefault(topic, [])
+            if not 0 < len(body) <= most or delay > self._options.max_delay:
                 raise self._refusal(message)
+            if delay > 0:
+                commands.append(_Command(topic, protocol.publish(topic, [body], delay)))
+            else:
+                bodies.append(body)
+        for topic, bodies in topics.items():
+            commands += (_Command(topic, protocol.publish(topic, batch)) for batch in _batches(bodies))
+        return commands
 
     def _refusal(self, message: Message) -> BusError:
         topic, size, options = message.topic, len(message.body), self._options
@@ -199,21 +210,6 @@ class NsqProducer(Producer):
         self._closed = True
         self._forget(self)
         await self._quiet.wait()
-
-
-def _commands(messages: Sequence[Message]) -> list[_Command]:
-    """MPUB for what has the same topic, DPUB for each that is delayed."""
-    commands: list[_Command] = []
-    topics: defaultdict[str, list[bytes]] = defaultdict(list)
-    for message in messages:
-        if message.delay > 0:
-            topic = message.topic
-            commands.append(_Command(topic, protocol.publish(topic, [message.body], message.delay)))
-        else:
-            topics[message.topic].append(message.body)
-    for topic, bodies in topics.items():
-        commands += (_Command(topic, protocol.publish(topic, batch)) for batch in _batches(bodies))
-    return commands
 
 
 def _batches(bodies: list[bytes]) -> Iterator[list[bytes]]:
