@@ -189,9 +189,9 @@ class Connection:
                     raise EOFError("it closed the connection")
                 self._take_all(self._frames.feed(data))
         except (OSError, EOFError, NsqProtocolError) as error:
-            self._end(self.trouble or unreachable(error, self.where))
+            self._end(unreachable(error, self.where))
         finally:
-            self._end(self.trouble or UnreachableError(f"the connection to nsqd {self.where} was closed"))
+            self._end(UnreachableError(f"the connection to nsqd {self.where} was closed"))
 
     def _take_all(self, frames: list[Frame]) -> None:
         """In order: a refusal may be followed by the same message anew."""
@@ -236,8 +236,8 @@ class Connection:
             future, _ = self._answers.popleft()
             if not future.done():
                 future.set_exception(error)
-        else:
-            self.trouble = error
+        # After any other refusal nsqd closes the connection: nothing more must go into it.
+        self._end(error)
 
     def abort(self, trouble: BusError | None = None) -> None:
         """End the connection now."""

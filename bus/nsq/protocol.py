@@ -27,7 +27,19 @@ from nsq.constants import (
 from nsq.util import pack
 
 __all__ = ["MAGIC_V2", "Error", "Frame", "Frames", "Message", "NsqProtocolError", "Response"]
-__all__ += ["auth", "close", "finish", "identify", "nop", "publish", "ready", "requeue", "subscribe", "touch"]
+__all__ += [
+    "announce",
+    "auth",
+    "close",
+    "finish",
+    "identify",
+    "nop",
+    "publish",
+    "ready",
+    "requeue",
+    "subscribe",
+    "touch",
+]
 
 #: No frame of nsqd is larger than its largest message; this is only to recognise a peer that is no nsqd.
 _LARGEST = 1024**3
@@ -141,6 +153,11 @@ def publish(topic: str, bodies: Sequence[bytes], delay: float = 0.0) -> bytes:
     total = 4 + 4 * len(bodies) + sum(map(len, bodies))
     parts[0] = _line(MPUB, name) + size(total) + size(len(bodies))
     return b"".join(parts)
+
+
+def announce(topic: str, size: int) -> bytes:
+    """A PUB without its message, of ``size`` bytes."""
+    return _line(PUB, topic.encode()) + _SIZE.pack(size)
 
 
 def ready(count: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +25,15 @@ __all__ = ["NsqProducer", "Publisher"]
 _MOST, _MOST_BYTES = 1000, 1024**2
 #: Seconds for which a server that did not answer is tried last.
 _AVOID = 5.0
+#: Seconds to wait for the refusal of a size.
+_REFUSAL = 0.5
 
 
 class _Command(NamedTuple):
     topic: str
     data: bytes
+    #: Bytes of the largest message in it.
+    largest: int
 
 
 class Publisher:
@@ -63,6 +68,8 @@ class Publisher:
             left, last = await self._try(connection, left)
             if not left:
                 return
+            if connection.closed.is_set():
+                await self._check_size(node, max(left, key=lambda command: command.largest))
             self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
         topics = ", ".join(sorted({command.topic for command in left}))
         if sent:
@@ -96,6 +103,24 @@ class Publisher:
             elif isinstance(result, BaseException):
                 raise result
         return left, last
+
+    async def _check_size(self, node: Address, command: _Command) -> None:
+        """Ask whether a size was the reason for which nsqd ended a connection.
+
+        It answers before it does, but where it leaves a message unread the answer is often lost on the way. So only the
+        size is sent: if it is too large the answer comes through, and if it is not nsqd waits for the message in vain.
+
+        Raises:
+            TooLargeError.
+        """
+        connection = Connection(node, self._options, self._tls)
+        with contextlib.suppress(UnreachableError, TimeoutError):
+            async with asyncio.timeout(_REFUSAL):
+                await connection.open()
+                try:
+                    await connection.ask(protocol.announce(command.topic, command.largest), command.topic)
+                finally:
+                    await connection.close()
 
     async def _order(self) -> list[Address]:
         """The nodes, each first in its turn, those that failed lately at the end."""
@@ -181,11 +206,12 @@ class NsqProducer(Producer):
             if not 0 < len(body) <= most or delay > self._options.max_delay:
                 raise self._refusal(message)
             if delay > 0:
-                commands.append(_Command(topic, protocol.publish(topic, [body], delay)))
+                commands.append(_Command(topic, protocol.publish(topic, [body], delay), len(body)))
             else:
                 bodies.append(body)
         for topic, bodies in topics.items():
-            commands += (_Command(topic, protocol.publish(topic, batch)) for batch in _batches(bodies))
+            for batch in _batches(bodies):
+                commands.append(_Command(topic, protocol.publish(topic, batch), max(map(len, batch))))
         return commands
 
     def _refusal(self, message: Message) -> BusError:

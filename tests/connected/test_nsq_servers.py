@@ -134,8 +134,13 @@ def test_limits_of_the_server_are_told(tmp_path: Path) -> None:
         with pytest.raises(BusURLError, match="max_lease=5s"):
             await bus.connect(server.url(lease="2s")).open()
         async with bus.connect(server.url(lease="2s", max_lease="5s")) as b, await b.producer() as producer:
-            with pytest.raises(TooLargeError, match="--max-msg-size"):
-                await producer.publish("t", b"x" * 200)
+            # Often and with large ones, as the refusal and the end of the connection race.
+            for size in (*range(101, 111), *range(1_000_000, 1_000_010)):
+                with pytest.raises(TooLargeError, match="--max-msg-size") as caught:
+                    await producer.publish("t", b"x" * size)
+                assert (caught.value.size, caught.value.limit) == (size, 100)
+                with pytest.raises(TooLargeError):
+                    await producer.publish_many([Message("t", b"x" * n) for n in (1, size, 2)])
             await producer.publish("t", b"x" * 100)
 
     try:

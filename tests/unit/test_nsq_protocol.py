@@ -64,6 +64,7 @@ def test_what_is_no_frame_is_a_protocol_error(data: bytes) -> None:
         (protocol.publish("t", [b"a"]), b"PUB t\n\0\0\0\1a"),
         (protocol.publish("t", [b"a", b"bc"]), b"MPUB t\n\0\0\0\x0f\0\0\0\2\0\0\0\1a\0\0\0\2bc"),
         (protocol.publish("t", [b"a"], 0.0004), b"DPUB t 1\n\0\0\0\1a"),
+        (protocol.announce("t", 3), b"PUB t\n\0\0\0\3"),
         (protocol.subscribe("t", "g"), b"SUB t g\n"),
         (protocol.ready(3), b"RDY 3\n"),
         (protocol.finish(b"i" * 16), b"FIN iiiiiiiiiiiiiiii\n"),
