@@ -93,7 +93,8 @@ class Nodes:
         query = {"format": "json", "include_clients": "false"} | ({} if topic is None else {"topic": topic})
         url = self._http[node] + "/stats"
         answer = await ask(url, self._options.timeout, query, tls=self._tls, hint=self._hint)
-        return (answer.found or {}).get("topics") or [], answer.date
+        found = (answer.found or {}).get("topics") or []
+        return [entry | {"channels": entry["channels"] or []} for entry in found], answer.date
 
     async def channels(self, node: Address, topic: str) -> dict[str, dict[str, Any]]:
         """The lasting channels of a topic at one nsqd, by name. Raises UnreachableError."""
