@@ -85,7 +85,7 @@ class Keeper:
             connection.send(protocol.ready(_BATCH))
             return await self._empty(node, connection, came, cut * 10**9)
         finally:
-            await connection.close()
+            await self._leave(connection, came)
 
     async def _empty(self, node: Address, connection: Connection, came: asyncio.Queue[list[Message]], cut: int) -> bool:
         moved = 0
@@ -96,11 +96,15 @@ class Keeper:
                     batch += await came.get()
             while not came.empty():
                 batch += came.get_nowait()
-            old = [message.body for message in batch if message.timestamp < cut]
-            await asyncio.gather(*(connection.ask(protocol.publish(self._topic, [body]), self._topic) for body in old))
-            moved += len(old)
-            for message in batch:
-                connection.send(protocol.finish(message.id))
+            step = asyncio.create_task(self._publish_again(connection, batch, cut))
+            try:
+                moved += await asyncio.shield(step)
+            except asyncio.CancelledError:
+                # What is published and not finished would come twice.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._options.timeout):
+                        await asyncio.gather(step, return_exceptions=True)
+                raise
             if not batch:
                 kept, _ = await self._look(node)
                 if not kept["depth"] + kept["in_flight_count"] + kept["deferred_count"]:
@@ -108,6 +112,22 @@ class Keeper:
                     _log.info("topic %s: %d messages kept for its first group are moved to it", self._topic, moved)
                     return True
         return False
+
+    async def _publish_again(self, connection: Connection, batch: list[Message], cut: int) -> int:
+        old = [message.body for message in batch if message.timestamp < cut]
+        await asyncio.gather(*(connection.ask(protocol.publish(self._topic, [body]), self._topic) for body in old))
+        connection.send(b"".join(protocol.finish(message.id) for message in batch))
+        return len(old)
+
+    async def _leave(self, connection: Connection, came: asyncio.Queue[list[Message]]) -> None:
+        """Hand back what came and was not moved: nsqd keeps what is in flight although the connection ends."""
+        with contextlib.suppress(BusError, TimeoutError):
+            async with asyncio.timeout(self._options.timeout):
+                await connection.ask(protocol.close())
+                while not came.empty():
+                    connection.send(b"".join(protocol.requeue(message.id) for message in came.get_nowait()))
+                await connection.drain()
+        await connection.close()
 
     async def _look(self, node: Address) -> tuple[dict[str, int], int]:
         """The channel of what is kept, and the clock of its nsqd in whole seconds. Raises UnreachableError."""
