@@ -142,11 +142,12 @@ class Nsqd(_Server):
 
     def __init__(self, folder: Path, *args: str, tcp: int | None = None, http: int | None = None) -> None:
         super().__init__(folder, *args, tcp=tcp, http=http)
+        self.https = _free_port()
         self._data = folder / f"data-{self.tcp}"
         self._data.mkdir(exist_ok=True)
 
     def command(self) -> list[str]:
-        return [*super().command(), "-https-address=127.0.0.1:0", f"-data-path={self._data}"]
+        return [*super().command(), f"-https-address=127.0.0.1:{self.https}", f"-data-path={self._data}"]
 
     def url(self, **options: str) -> str:
         """The URL of this one, with the HTTP port."""
