@@ -22,7 +22,7 @@ __all__ = ["Held", "Link", "Links"]
 
 _log = logging.getLogger("taskbus.bus")
 #: Seconds before the first and at most before any further attempt to connect again.
-_FIRST, _LONGEST = 0.1, 15.0
+_FIRST, _LONGEST = 0.1, 5.0
 
 
 class Held(Delivery):
