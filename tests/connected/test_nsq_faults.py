@@ -150,10 +150,9 @@ def test_with_two_publishing_goes_on_while_one_is_dead(tmp_path: Path) -> None:
             assert not publisher.refusals
             cpu, began, before = _cpu(worker.pid), time.monotonic(), len(executed(tmp_path))
             await _grow(publisher, 2000)
-            await await_until(lambda: publisher.accepted <= executed(tmp_path).keys(), 60)
+            await await_until(lambda: len(executed(tmp_path)) > before + 1500, 60)
             spent = (_cpu(worker.pid) - cpu) / (time.monotonic() - began)
             assert not publisher.refusals
-            assert len(executed(tmp_path)) > before
             assert spent < 0.9, f"{spent:.0%} of a CPU while one nsqd is away"
             await asyncio.to_thread(pair[0].start)
             async with bus.connect(pair[0].url()) as b, await b.consumer("noted", None) as listener:
@@ -194,8 +193,8 @@ def test_nodes_leave_and_come_back(tmp_path: Path) -> None:
     lookupd = Lookupd(tmp_path)
     lookupd.start()
     servers = [Nsqd(tmp_path, f"-lookupd-tcp-address=127.0.0.1:{lookupd.tcp}") for _ in range(2)]
-    for server in servers:
-        server.start()
+    for nsqd in servers:
+        nsqd.start()
     url = f"nsq:?lookupd=http://127.0.0.1:{lookupd.http}&poll=200ms"
 
     async def nodes() -> int:
@@ -245,8 +244,9 @@ def test_nodes_leave_and_come_back(tmp_path: Path) -> None:
     try:
         asyncio.run(run())
     finally:
-        for server in (*servers, lookupd):
-            server.end()
+        for nsqd in servers:
+            nsqd.end()
+        lookupd.end()
 
 
 @pytest.mark.slow
