@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -84,6 +86,14 @@ def test_without_http_it_is_said_what_to_give(url: str, asked: str) -> None:
         await b.close()
 
     asyncio.run(ask())
+
+
+def test_without_the_client_library_the_extra_is_named() -> None:
+    """Where nsq-py is not installed the error names what to install."""
+    code = "import sys; sys.modules['nsq'] = None; import bus; bus.connect('nsq://h')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "bus.errors.MissingExtraError: the nsq bus needs nsq" in done.stderr
+    assert "pip install 'taskbus[nsq]'" in done.stderr
 
 
 def test_the_name_for_what_is_kept_is_no_group() -> None:
