@@ -121,12 +121,14 @@ class NsqBus(Bus):
     async def health(self) -> Health:
         if self._closed:
             return Health(False, "closed")
-        for made in self._made:
-            if isinstance(made, NsqConsumer) and made.trouble:
-                return Health(False, f"topic {made.topic}: {made.trouble}")
+        consumers = [made for made in self._made if isinstance(made, NsqConsumer)]
+        for consumer in consumers:
+            if consumer.trouble:
+                return Health(False, f"topic {consumer.topic}: {consumer.trouble}")
+        away = sorted({node for consumer in consumers for node in consumer.away})
         try:
             async with asyncio.timeout(_HEALTH):
-                return Health(True, f"nsqd {await self._publisher.any()}")
+                return Health(True, "; ".join([f"nsqd {await self._publisher.any()}", *(f"{n} is away" for n in away)]))
         except TimeoutError:
             return Health(False, f"no nsqd answers within {_HEALTH:g} s")
         except BusError as error:

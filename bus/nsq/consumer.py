@@ -79,6 +79,11 @@ class NsqConsumer(Consumer):
         """What is wrong; empty if messages can come."""
         return "" if self._links.live else str(self._links.trouble or "no nsqd is connected")
 
+    @property
+    def away(self) -> list[str]:
+        """The nsqds from which nothing can come now."""
+        return self._links.away
+
     async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout

@@ -133,6 +133,12 @@ class Links:
         self._keeper = Keeper(topic, nodes, options, tls)
         self._movers: dict[Address, asyncio.Task[None]] = {}
 
+    @property
+    def away(self) -> list[str]:
+        """The nsqds that are wanted and not connected."""
+        live = {link.connection.address for link in self.live}
+        return sorted(f"{host}:{port}" for host, port in self._wanted - live)
+
     async def start(self) -> None:
         """Subscribe at every nsqd that answers now; the others follow. Raises if none does."""
         self._wanted = frozenset(await self._nodes.of(self._topic))

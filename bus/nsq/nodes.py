@@ -25,6 +25,8 @@ class Nodes:
         self._options = options
         self._tls = tls
         self._known: tuple[Address, ...] = hosts
+        self._stale = 0.0
+        self._asking: asyncio.Task[tuple[Address, ...]] | None = None
         self._http: dict[Address, str] = {}
         for number, host in enumerate(hosts):
             part = options.http[number if number < len(options.http) else -1] if options.http else str(host[1] + 1)
@@ -41,8 +43,32 @@ class Nodes:
         return bool(self._options.lookupd)
 
     async def all(self) -> tuple[Address, ...]:
-        """Every nsqd. Raises UnreachableError if no nsqlookupd answers and none has before."""
-        return self._hosts or await self._ask("/nodes")
+        """Every nsqd, as known at most ``poll`` ago: nobody who publishes waits for nsqlookupd but the first.
+
+        Raises:
+            UnreachableError: no nsqlookupd answers and none has before.
+        """
+        if self._hosts:
+            return self._hosts
+        if not self._known:
+            return await self._ask("/nodes")
+        now = asyncio.get_running_loop().time()
+        if now >= self._stale and (self._asking is None or self._asking.done()):
+            self._stale = now + self._options.poll
+            self._asking = asyncio.create_task(self._ask("/nodes"), name="nsq nodes")
+            # With nodes known it raises nothing but for an answer that makes no sense, and then they stay known.
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._known
+
+    def doubt(self) -> None:
+        """One of them does not answer: ask about them again soon."""
+        self._stale = 0.0
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
 
     async def of(self, topic: str) -> tuple[Address, ...]:
         """Those that have the topic; every one if none has it yet."""
@@ -57,28 +83,31 @@ class Nodes:
         for answer in await asyncio.gather(
             *(ask(url + path, self._options.timeout, query) for url in urls), return_exceptions=True
         ):
-            if isinstance(answer, UnreachableError):
-                troubles.append(str(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
+            try:
+                if isinstance(answer, BaseException):
+                    raise answer
                 found |= dict.fromkeys(self._read(answer.found))
+            except UnreachableError as error:
+                troubles.append(str(error))
         if len(troubles) == len(urls):
             if not self._known:
                 raise UnreachableError(f"no nsqlookupd answers: {'; '.join(troubles)}")
             return self._known
         if path == "/nodes":
             self._known = tuple(found)
+            self._stale = asyncio.get_running_loop().time() + self._options.poll
         return tuple(found)
 
     def _read(self, answer: Any) -> list[Address]:
         found: list[Address] = []
+        if answer is None:
+            return found
         try:
-            for producer in (answer or {}).get("producers") or []:
+            for producer in answer["producers"] or []:
                 address = (str(producer["broadcast_address"]), int(producer["tcp_port"]))
                 self._http[address] = _url((address[0], int(producer["http_port"])))
                 found.append(address)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise UnreachableError("nsqlookupd answers in a way it should not") from None
         return found
 

@@ -45,7 +45,8 @@ class Publisher:
         self._tls = tls
         self._open: dict[Address, Connection] = {}
         self._avoid: dict[Address, float] = {}
-        self._opening = asyncio.Lock()
+        self._opening: dict[Address, asyncio.Lock] = {}
+        self._closed = False
         self._turns = itertools.count()
 
     async def publish(self, commands: Sequence[_Command]) -> None:
@@ -70,7 +71,7 @@ class Publisher:
                 return
             if connection.closed.is_set():
                 await self._check_size(node, max(left, key=lambda command: command.largest))
-            self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+            self._give_up_on(node)
         topics = ", ".join(sorted({command.topic for command in left}))
         if sent:
             if last is not None and not isinstance(last, UnreachableError):
@@ -131,20 +132,31 @@ class Publisher:
 
     async def connection(self, node: Address) -> Connection:
         """The open connection to ``node``. Raises as :meth:`Connection.open`."""
-        async with self._opening:
+        known = self._open.get(node)
+        if known is not None and not known.closed.is_set():
+            return known
+        # One lock each: a node that does not answer must not keep others waiting.
+        async with self._opening.setdefault(node, asyncio.Lock()):
             known = self._open.get(node)
             if known is not None and not known.closed.is_set():
                 return known
             if known is not None:
                 await known.close()
+            if self._closed:
+                raise ClosedError("the nsq bus is closed")
             connection = Connection(node, self._options, self._tls)
             try:
                 await connection.open()
             except UnreachableError:
-                self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+                self._give_up_on(node)
                 raise
             self._open[node] = connection
             return connection
+
+    def _give_up_on(self, node: Address) -> None:
+        """For a while."""
+        self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+        self._nodes.doubt()
 
     async def any(self) -> str:
         """Connect to one, and say which. Raises as :meth:`publish`."""
@@ -160,10 +172,12 @@ class Publisher:
 
     async def close(self) -> None:
         """Let go of every connection."""
-        async with self._opening:
-            for connection in self._open.values():
-                await connection.close()
-            self._open.clear()
+        self._closed = True
+        for node, lock in list(self._opening.items()):
+            async with lock:
+                if (connection := self._open.pop(node, None)) is not None:
+                    await connection.close()
+        await self._nodes.close()
 
 
 class NsqProducer(Producer):

@@ -55,16 +55,23 @@ def test_one_slot_serves_two_nsqds(pair: list[Nsqd]) -> None:
 
 
 def test_publishing_goes_on_without_one_of_two(pair: list[Nsqd]) -> None:
-    """When one of two nsqds is killed publishing goes to the other, and health stays true."""
+    """When one of two nsqds is stopped publishing goes to the other, and health stays true and says which is away."""
 
     async def run() -> None:
-        async with bus.connect(_url(pair)) as b, await b.producer() as producer:
+        async with (
+            bus.connect(_url(pair)) as b,
+            await b.producer() as producer,
+            await b.consumer("t", "g"),
+        ):
+            assert "is away" not in (await b.health()).detail
             for number in range(4):
                 await producer.publish("t", b"%d" % number)
             await asyncio.to_thread(pair[0].end)
             for _ in range(20):
                 await producer.publish_many([Message("t", b"more")])
-            assert (await b.health()).ok
+            health = await b.health()
+            assert health.ok
+            assert f"127.0.0.1:{pair[0].tcp} is away" in health.detail
 
     asyncio.run(run())
 
