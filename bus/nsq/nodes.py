@@ -51,14 +51,18 @@ class Nodes:
         if self._hosts:
             return self._hosts
         if not self._known:
-            return await self._ask("/nodes")
+            return await self.ask()
         now = asyncio.get_running_loop().time()
         if now >= self._stale and (self._asking is None or self._asking.done()):
             self._stale = now + self._options.poll
-            self._asking = asyncio.create_task(self._ask("/nodes"), name="nsq nodes")
+            self._asking = asyncio.create_task(self.ask(), name="nsq nodes")
             # With nodes known it raises nothing but for an answer that makes no sense, and then they stay known.
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._known
+
+    async def ask(self) -> tuple[Address, ...]:
+        """Every nsqd that nsqlookupd knows now. Raises as :meth:`all`."""
+        return await self._ask("/nodes")
 
     def doubt(self) -> None:
         """One of them does not answer: ask about them again soon."""

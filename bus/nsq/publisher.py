@@ -57,21 +57,24 @@ class Publisher:
             UnauthorisedError, TooLargeError, BadNameError, FullError.
         """
         left, sent, last = list(commands), False, None
-        for node in await self._order():
-            try:
-                connection = await self.connection(node)
-            except BusError as error:
-                if refused(error):
-                    raise
-                last = error
-                continue
-            sent = True
-            left, last = await self._try(connection, left)
-            if not left:
-                return
-            if connection.closed.is_set():
-                await self._check_size(node, max(left, key=lambda command: command.largest))
-            self._give_up_on(node)
+        tried = set[Address]()
+        while nodes := await self._untried(tried):
+            for node in nodes:
+                tried.add(node)
+                try:
+                    connection = await self.connection(node)
+                except BusError as error:
+                    if refused(error):
+                        raise
+                    last = error
+                    continue
+                sent = True
+                left, last = await self._try(connection, left)
+                if not left:
+                    return
+                if connection.closed.is_set():
+                    await self._check_size(node, max(left, key=lambda command: command.largest))
+                self._give_up_on(node)
         topics = ", ".join(sorted({command.topic for command in left}))
         if sent:
             if last is not None and not isinstance(last, UnreachableError):
@@ -123,8 +126,10 @@ class Publisher:
                 finally:
                     await connection.close()
 
-    async def _order(self) -> list[Address]:
-        """The nodes, each first in its turn, those that failed lately at the end."""
+    async def _untried(self, tried: set[Address]) -> list[Address]:
+        """First the nodes, each first in its turn, those that failed lately at the end; then those come since."""
+        if tried:
+            return list(set(await self._nodes.ask()) - tried) if self._nodes.changing else []
         nodes = await self._nodes.all()
         turn = next(self._turns) % len(nodes) if nodes else 0
         now = asyncio.get_running_loop().time()
@@ -161,13 +166,16 @@ class Publisher:
     async def any(self) -> str:
         """Connect to one, and say which. Raises as :meth:`publish`."""
         last: BusError = UnreachableError("nsqlookupd knows no nsqd; check that they run with --lookupd-tcp-address")
-        for node in await self._order():
-            try:
-                return (await self.connection(node)).where
-            except BusError as error:
-                if refused(error):
-                    raise
-                last = error
+        tried = set[Address]()
+        while nodes := await self._untried(tried):
+            for node in nodes:
+                tried.add(node)
+                try:
+                    return (await self.connection(node)).where
+                except BusError as error:
+                    if refused(error):
+                        raise
+                    last = error
         raise last
 
     async def close(self) -> None:
