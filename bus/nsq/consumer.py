@@ -172,13 +172,15 @@ class NsqConsumer(Consumer):
         near = asyncio.get_running_loop().time() + self._near
         unsure: dict[Link, list[bytes]] = {}
         used: dict[Link, list[bytes]] = {}
-        link, names = None, list[bytes]()
+        last: Link | None = None
+        names: list[bytes] = []
         for held in mine:
             if held.state != "held":
                 continue
             held.state = "settled"
-            if held.link is not link:
-                link = held.link
+            link = held.link
+            if link is not last:
+                last = link
                 names = used.setdefault(link, [])
             name = held.name
             link.held.pop(name, None)
