@@ -26,7 +26,7 @@ demo: $(VENV)/.core ## Cron, two workers, a chain and a second worker, live, in 
 test: $(VENV)/.dev ## Run every test that needs no server
 	$(BIN)/python -m pytest -q
 
-test-servers: $(VENV)/.dev ## Run the tests that need real servers: NATS, NSQ, PostgreSQL, MariaDB
+test-servers: $(VENV)/.dev ## Run the tests on real brokers and databases, fetching or building them if needed
 	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py tests/unit/test_store.py tests/unit/test_store_outbox.py
 
 check: $(VENV)/.dev ## Lint and type-check
