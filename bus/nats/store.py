@@ -35,6 +35,8 @@ class Store:
         self._connection = connection
         self._options = options
         self._known: set[str] = set()
+        #: Streams by topic, of which all nodes once knew a consumer: that is not lost with a node.
+        self._kept: dict[str, str] = {}
 
     @property
     def prefix(self) -> str:
@@ -71,8 +73,11 @@ class Store:
                 )
         if not info.get("state", {}).get("consumer_count"):
             # Without any consumer a stream with interest retention stores nothing.
+            self._kept.pop(topic, None)
             await self._make(topic, ANCHOR, {"durable_name": ANCHOR, "ack_policy": "explicit", "deliver_policy": "all"})
-        await self._everywhere(topic)
+        if self._kept.get(topic) != info.get("created"):
+            await self._everywhere(topic)
+            self._kept[topic] = str(info.get("created"))
         self._known.add(topic)
 
     async def _everywhere(self, topic: str, group: str | None = None) -> None:
