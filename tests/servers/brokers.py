@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from tests.servers.nats import NatsServer
 from tests.servers.nsq import Lookupd, Nsqd
 from tests.servers.process import free_port
 
-__all__ = ["Started", "down", "main", "up"]
+__all__ = ["BROKERS", "Started", "down", "main", "up"]
 
 FOLDER = Path(".brokers")
 #: Seconds a server has to end by itself.
@@ -38,15 +38,15 @@ class Started(NamedTuple):
     pids: list[int]
 
 
-def up(folder: Path = FOLDER) -> list[Started]:
-    """Start every broker that can be had here, and say on stderr why another cannot."""
+def up(folder: Path = FOLDER, names: Sequence[str] = ()) -> list[Started]:
+    """Start every broker that can be had here, or those of ``names``, and say on stderr why another cannot."""
     folder.mkdir(exist_ok=True)
-    started = []
-    for name, start in _BROKERS.items():
+    started: list[Started] = []
+    for name in names or BROKERS:
         place = folder / name
         place.mkdir(exist_ok=True)
         try:
-            url, pids = start(place)
+            url, pids = BROKERS[name](place)
         except (pytest.skip.Exception, pytest.fail.Exception, AssertionError, RuntimeError, OSError) as trouble:
             print(f"# {name}: not started: {trouble}", file=sys.stderr)
             continue
@@ -68,19 +68,20 @@ def down(folder: Path = FOLDER) -> list[str]:
 
 
 def main() -> int:
-    """``python -m tests.servers.brokers up|down``."""
-    if sys.argv[1:] == ["down"]:
+    """``python -m tests.servers.brokers up [NAME…]`` or ``down``."""
+    what, *names = sys.argv[1:] or [""]
+    if what == "down" and not names:
         print(f"stopped: {', '.join(down()) or 'nothing was running'}")
         return 0
-    if sys.argv[1:] != ["up"]:
-        print("usage: python -m tests.servers.brokers up|down", file=sys.stderr)
+    if what != "up" or not set(names) <= BROKERS.keys():
+        print(f"usage: python -m tests.servers.brokers up [{'|'.join(BROKERS)}]… | down", file=sys.stderr)
         return 2
     os.environ["TASKBUS_SERVERS"] = "1"
     if not _running():
         # What was started must outlive this command and the terminal it was typed in.
         if os.getpid() != os.getpgid(0):
             os.setsid()
-        up()
+        up(names=names)
     found = _read(FOLDER)
     for broker in found:
         print(f"export TASKBUS_{broker['name'].upper()}_URL='{broker['url']}'")
@@ -109,7 +110,8 @@ def _nsq(folder: Path) -> tuple[str, list[int]]:
     return nsqd.url(max_lease="2h"), [*(lookup.pid for lookup in lookups), nsqd.pid]
 
 
-_BROKERS: dict[str, Callable[[Path], tuple[str, list[int]]]] = {"nats": _nats, "nsq": _nsq}
+#: How each is started: the folder for its data → its URL, and its processes.
+BROKERS: dict[str, Callable[[Path], tuple[str, list[int]]]] = {"nats": _nats, "nsq": _nsq}
 
 
 def _write(folder: Path, started: list[Started]) -> None:
@@ -128,9 +130,11 @@ def _read(folder: Path) -> list[dict[str, Any]]:
 
 
 def _since(pid: int) -> str:
-    """When the process began, in ticks since the machine did: with its number, its identity."""
+    """When the process began, in ticks since the machine did: with its number, its identity. Empty if it has ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        # A zombie has ended; only its parent has not looked yet.
+        return "" if state == "Z" else fields[18]
     return ""
 
 
