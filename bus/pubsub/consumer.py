@@ -1,0 +1,326 @@
+"""Receiving by unary pulls, and settling, with a lease that is fenced on our side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from grpc import StatusCode
+
+from bus.contract import Consumer, Delivery
+from bus.errors import BusError, ClosedError, LeaseLostError, NoSuchTopicError
+from bus.pubsub import wire
+from bus.pubsub.connection import Connection
+from bus.pubsub.options import PubsubOptions
+from bus.pubsub.producer import KEY
+from bus.pubsub.store import Joined, Store
+from bus.pubsub.trouble import refused_ids
+
+__all__ = ["LONGEST_DELAY", "PubsubConsumer"]
+
+_log = logging.getLogger("taskbus.bus")
+#: Longest deadline of a message, and so the longest delay of a nack, seconds.
+LONGEST_DELAY = 600.0
+#: Longest life of one pull, seconds. The emulator serves a pull on after it was cancelled, until about a second before
+#: its deadline, and what it gives to nobody is lost for as long as a lease: there a pull lasts 0.3 s.
+_PULL, _PULL_EMULATED = 60.0, 1.25
+#: Pause after a pull that came back empty at once, and first and longest pause after one that failed.
+_EMPTY, _PAUSE, _LONGEST = 0.1, 0.1, 5.0
+#: How long closing waits for a pull under way, which may have messages.
+_GRACE = 0.5
+#: Most messages of one pull, and most ids of one request.
+_MOST = 1000
+
+
+class _Handle:
+    __slots__ = ("ack_id", "deadline", "lost", "settled")
+
+    def __init__(self, ack_id: str, deadline: float) -> None:
+        self.ack_id = ack_id
+        self.deadline = deadline
+        self.settled = False
+        self.lost = False
+
+
+class PubsubConsumer(Consumer):
+    """See :class:`bus.Consumer`. A pull asks for what ``receive`` was asked for, and only while it was."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        store: Store,
+        options: PubsubOptions,
+        topic: str,
+        group: str | None,
+        forget: Callable[[PubsubConsumer], None],
+    ) -> None:
+        self.topic, self.group = topic, group
+        self.lease = self._lease = options.lease
+        #: What keeps messages from coming; empty if nothing does.
+        self.trouble = ""
+        self._connection, self._store = connection, store
+        self._forget = forget
+        self._poll = _PULL_EMULATED if options.emulated else _PULL
+        #: By how much sooner than the server a lease is taken to have ended.
+        self._margin = min(self._lease / 10, 1.0)
+        self._joined = Joined("", 0.0, None)
+        self._buffer: deque[Delivery] = deque()
+        self._held: dict[_Handle, Delivery] = {}
+        self._pulling: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._event = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+
+    async def join(self) -> None:
+        """Find or make the subscription. Raises as :meth:`Store.join`."""
+        if self.group is None:
+            self._joined = await self._store.listen(self.topic)
+        else:
+            self._joined = await self._store.join(self.topic, self.group)
+            self.epoch = self._joined.epoch
+
+    @property
+    def ended(self) -> bool:
+        return self._stopped.is_set()
+
+    async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
+        ends = None if timeout is None else time.monotonic() + timeout
+        while not self.ended:
+            if taken := await self._take(limit):
+                return taken
+            if self._pulling is None or self._pulling.done():
+                self._pulling = asyncio.create_task(self._pull(limit))
+            self._event.clear()
+            left = None if ends is None else ends - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            try:
+                async with asyncio.timeout(left):
+                    await self._event.wait()
+            except TimeoutError:
+                break
+        return []
+
+    async def _take(self, limit: int) -> list[Delivery]:
+        """From what came. What waited so long that its lease would soon end is handed back."""
+        taken: list[Delivery] = []
+        stale: list[Delivery] = []
+        soon = time.monotonic() + self._lease / 2
+        while self._buffer and len(taken) < limit:
+            delivery = self._buffer.popleft()
+            (taken if delivery.handle.deadline > soon else stale).append(delivery)
+            self._held[delivery.handle] = delivery
+        if stale:
+            self._buffer.extendleft(reversed(taken))
+            for delivery in taken:
+                del self._held[delivery.handle]
+            try:
+                await self.release(stale)
+            except BusError as error:
+                self.trouble = str(error)
+            return []
+        return taken
+
+    async def _pull(self, limit: int) -> None:
+        """One pull. Whatever comes of it wakes ``receive``; after a failure only when it may be tried again."""
+        began = time.monotonic()
+        request = wire.PULL.request(subscription=self._joined.subscription, max_messages=min(limit, _MOST))
+        pause = 0.0
+        try:
+            answer = await self._connection.call(
+                wire.PULL,
+                request,
+                f"receiving from {self.topic}",
+                topic=self.topic,
+                timeout=self._poll,
+                tries=1,
+                quietly=(StatusCode.DEADLINE_EXCEEDED,),
+            )
+            if answer is not None and answer.received_messages:
+                await self._arrived(answer.received_messages)
+            elif time.monotonic() - began < _EMPTY:
+                pause = _EMPTY
+            self.trouble, self._failures = "", 0
+        except ClosedError:
+            pass
+        except NoSuchTopicError:
+            pause = await self._rejoin()
+        except BusError as error:
+            pause = self._failed(error)
+        if pause:
+            await self._rest(pause)
+        self._event.set()
+
+    def _failed(self, error: BusError) -> float:
+        if not self.trouble:
+            _log.warning("topic %s: receives nothing: %s", self.topic, error, extra={"event": "receive-failed"})
+        self.trouble = str(error)
+        self._failures += 1
+        return random.uniform(0.5, 1.0) * min(_LONGEST, _PAUSE * 2.0 ** min(self._failures, 10))
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return
+
+    async def _rejoin(self) -> float:
+        """The subscription is gone: deleted, or with the memory of an emulator. Returns the pause before a pull."""
+        self._store.forget(self.topic)
+        gone = self._joined.subscription
+        try:
+            await self.join()
+        except BusError as error:
+            return self._failed(error)
+        _log.warning(
+            "topic %s: the subscription %s was gone, with what it held; it has been made again",
+            self.topic,
+            gone,
+            extra={"event": "subscription-lost"},
+        )
+        return 0.0
+
+    async def _arrived(self, messages: Sequence[Any]) -> None:
+        end = time.monotonic() + self._joined.deadline - self._margin
+        if self._joined.deadline != self._lease:
+            end = time.monotonic() + self._lease - self._margin
+            lost = await self._change([message.ack_id for message in messages], int(self._lease))
+            messages = [message for message in messages if message.ack_id not in lost]
+        for received in messages:
+            message = received.message
+            key = message.ordering_key or message.attributes.get(KEY)
+            attempt = max(received.delivery_attempt, 1)
+            handle = _Handle(received.ack_id, end)
+            self._buffer.append(Delivery(message.data, message.message_id, attempt, key, (), handle))
+
+    async def _change(self, ack_ids: Iterable[str], seconds: int | None) -> set[str]:
+        """Acknowledge, or set the deadline to ``seconds`` from now. Returns those which somebody else has.
+
+        Only a subscription with exactly-once delivery tells. Raises as :meth:`Connection.call`.
+        """
+        lost: set[str] = set()
+        left = list(ack_ids)
+        while left:
+            batch, left = left[:_MOST], left[_MOST:]
+            number = 0
+            while batch:
+                refused = await self._change_batch(batch, seconds)
+                lost.update(id for id, why in refused.items() if why.startswith("PERMANENT"))
+                batch = [id for id in refused if id not in lost]
+                if batch:
+                    await asyncio.sleep(random.uniform(0.5, 1.0) * min(_LONGEST, _PAUSE * 2**number))
+                    number += 1
+        return lost
+
+    async def _change_batch(self, ack_ids: list[str], seconds: int | None) -> dict[str, str]:
+        name = self._joined.subscription
+        try:
+            if seconds is None:
+                request = wire.ACKNOWLEDGE.request(subscription=name, ack_ids=ack_ids)
+                await self._connection.call(wire.ACKNOWLEDGE, request, f"acknowledging {self.topic}", topic=self.topic)
+            else:
+                request = wire.MODIFY_ACK_DEADLINE.request(
+                    subscription=name, ack_ids=ack_ids, ack_deadline_seconds=seconds
+                )
+                doing = f"extending leases of {self.topic}"
+                await self._connection.call(wire.MODIFY_ACK_DEADLINE, request, doing, topic=self.topic)
+        except NoSuchTopicError:
+            # The subscription is gone, and the messages with it: nobody else can have them now.
+            return {}
+        except BusError as error:
+            refused = refused_ids(error.__cause__)
+            if not refused:
+                raise
+            return refused
+        return {}
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        await self._settle(deliveries, None)
+
+    async def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, reason: str | None = None) -> None:
+        await self._settle(deliveries, math.ceil(min(max(delay, 0.0), LONGEST_DELAY)))
+
+    async def release(self, deliveries: Sequence[Delivery], *, delay: float = 0.0) -> None:
+        await self.nack(deliveries, delay=delay)
+
+    async def _settle(self, deliveries: Sequence[Delivery], seconds: int | None) -> None:
+        ours, lost = self._divide(deliveries)
+        if ours:
+            gone = await self._change((delivery.handle.ack_id for delivery in ours), seconds)
+            for delivery in ours:
+                handle: _Handle = delivery.handle
+                self._held.pop(handle, None)
+                if handle.ack_id in gone:
+                    handle.lost = True
+                    lost.append(delivery)
+                else:
+                    handle.settled = True
+        if lost:
+            text = f"topic {self.topic}: the lease on {len(lost)} messages ended before they were settled"
+            raise LeaseLostError(text, deliveries=lost, topic=self.topic)
+
+    def _divide(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        ours: list[Delivery] = []
+        lost: list[Delivery] = []
+        now = time.monotonic()
+        for delivery in dict.fromkeys(deliveries):
+            handle: _Handle = delivery.handle
+            if handle.settled:
+                continue
+            if handle.lost or handle.deadline <= now:
+                handle.lost = True
+                self._held.pop(handle, None)
+                lost.append(delivery)
+            else:
+                ours.append(delivery)
+        return ours, lost
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        ours, lost = self._divide(deliveries)
+        if ours:
+            end = time.monotonic() + self._lease - self._margin
+            gone = await self._change((delivery.handle.ack_id for delivery in ours), int(self._lease))
+            for delivery in ours:
+                handle: _Handle = delivery.handle
+                if handle.ack_id in gone:
+                    handle.lost = True
+                    self._held.pop(handle, None)
+                    lost.append(delivery)
+                else:
+                    handle.deadline = end
+        return lost
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._stopped.set()
+        self._event.set()
+        if self._pulling is not None:
+            await asyncio.wait({self._pulling}, timeout=_GRACE)
+            self._pulling.cancel()
+            await asyncio.wait({self._pulling})
+        self._held.update((delivery.handle, delivery) for delivery in self._buffer)
+        self._buffer.clear()
+        try:
+            if self.group is None:
+                await self._store.leave(self.topic, self._joined.subscription)
+            elif self._held:
+                await self.release(list(self._held.values()))
+        except BusError as error:
+            # What cannot be handed back comes back when its lease ends.
+            _log.debug("topic %s: closing: %s", self.topic, error, extra={"event": "close-failed"})
+        for handle in self._held:
+            handle.settled = True
+        self._held.clear()
+        self._forget(self)
