@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.nsq import Nsqd
+from tests.servers.pubsub import PubsubEmulator
 
 
 @pytest.fixture
@@ -17,3 +18,12 @@ def nsqd(tmp_path: Path) -> Iterator[Nsqd]:
     server.start()
     yield server
     server.end()
+
+
+@pytest.fixture
+def pubsub(tmp_path: Path) -> Iterator[PubsubEmulator]:
+    """One running Pub/Sub emulator."""
+    server = PubsubEmulator(tmp_path)
+    server.start()
+    yield server
+    server.stop()
