@@ -76,7 +76,7 @@ def kill_workers(folder: Path, url: str, *, most: int, tasks: int) -> Kills:
     last.communicate(timeout=600)
     assert last.returncode == 0
 
-    executed = Counter((folder / "ledger").read_text().split())
+    executed = _executed(folder / "ledger")
     done = asyncio.run(_done(url))
     found = Kills(kills, executed.total() - len(executed), done.total() - len(done))
     print(f"{tasks} tasks: {found}")
@@ -111,7 +111,11 @@ async def _pending(url: str, ledger: Path, tasks: int) -> bool:
     async with bus.connect(url) as b:
         if b.capabilities.depth:
             return (await b.depth("noted", "noted")).total > 0
-    return not ledger.exists() or len(set(ledger.read_text().split())) < tasks
+    return len(_executed(ledger)) < tasks
+
+
+def _executed(ledger: Path) -> Counter[str]:
+    return Counter(ledger.read_text().split()) if ledger.exists() else Counter()
 
 
 async def _done(url: str) -> Counter[str]:

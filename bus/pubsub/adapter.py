@@ -12,7 +12,7 @@ from bus.names import check_group, check_topic
 from bus.pubsub.connection import Connection
 from bus.pubsub.consumer import LONGEST_DELAY, PubsubConsumer
 from bus.pubsub.names import Names
-from bus.pubsub.options import read_options
+from bus.pubsub.options import LARGEST, read_options
 from bus.pubsub.producer import Publisher, PubsubProducer
 from bus.pubsub.store import Store
 from bus.registry import Clock
@@ -41,7 +41,7 @@ class PubsubBus(Bus):
         release_counts=True,
         broadcast=True,
         topics=True,
-        max_size=10_000_000,
+        max_size=LARGEST,
     )
 
     def __init__(self, url: BusURL, *, clock: Clock) -> None:

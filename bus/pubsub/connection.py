@@ -44,6 +44,9 @@ class Connection:
         self.where = options.emulator or options.endpoint or _SERVICE
         self.timeout = options.timeout
         self.closed = False
+        #: One higher after every end of the connection: an emulator may have been started anew since, empty.
+        self.generation = 0
+        self._watching: asyncio.Task[None] | None = None
         self._emulated = options.emulated
         self._channel: Any = None
         self._stubs: dict[Method, Callable[..., Any]] = {}
@@ -57,7 +60,14 @@ class Connection:
         """
         if self._emulated:
             self._channel = grpc.aio.insecure_channel(self.where, options=_OPTIONS)
-            return
+        else:
+            credentials = await self._credentials()
+            self._channel = grpc_helpers_async.create_channel(
+                self.where, credentials=credentials, options=_OPTIONS + _KEEPALIVE
+            )
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _credentials(self) -> Any:
         try:
             async with asyncio.timeout(self.timeout):
                 credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
@@ -68,9 +78,14 @@ class Connection:
                 f"pubsub: no Application Default Credentials: {error}; run `gcloud auth application-default login`, "
                 "attach a service account, or use emulator=host:port"
             ) from error
-        self._channel = grpc_helpers_async.create_channel(
-            self.where, credentials=credentials, options=_OPTIONS + _KEEPALIVE
-        )
+        return credentials
+
+    async def _watch(self) -> None:
+        while True:
+            state = self._channel.get_state()
+            await self._channel.wait_for_state_change(state)
+            if state is grpc.ChannelConnectivity.READY:
+                self.generation += 1
 
     async def call(
         self,
@@ -134,5 +149,8 @@ class Connection:
     async def close(self) -> None:
         """Let go; calls under way end. Idempotent."""
         self.closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         if self._channel is not None:
             await self._channel.close()

@@ -70,6 +70,7 @@ class PubsubConsumer(Consumer):
         #: By how much sooner than the server a lease is taken to have ended.
         self._margin = min(self._lease / 10, 1.0)
         self._joined = Joined("", 0.0, None)
+        self._generation = 0
         self._buffer: deque[Delivery] = deque()
         self._held: dict[_Handle, Delivery] = {}
         self._pulling: asyncio.Task[None] | None = None
@@ -80,11 +81,37 @@ class PubsubConsumer(Consumer):
 
     async def join(self) -> None:
         """Find or make the subscription. Raises as :meth:`Store.join`."""
-        if self.group is None:
-            self._joined = await self._store.listen(self.topic)
-        else:
+        generation, before = self._connection.generation, self._joined
+        if self.group is not None:
             self._joined = await self._store.join(self.topic, self.group)
             self.epoch = self._joined.epoch
+        elif not before.subscription or not await self._store.listens(self.topic, before.subscription):
+            self._joined = await self._store.listen(self.topic)
+        self._generation = generation
+        if before.subscription and before != self._joined:
+            self._forget_all(before.subscription)
+
+    async def _verify(self) -> None:
+        """After the connection had ended: see that the server still is the one it was. Raises as :meth:`Store.join`."""
+        if self._generation != self._connection.generation:
+            self._store.forget(self.topic)
+            await self.join()
+
+    def _forget_all(self, gone: str) -> None:
+        """What we hold is of a subscription that was deleted, or of the memory of an emulator: nobody has it now.
+
+        Work on it may go on, but acknowledging it could hit another message by the same id.
+        """
+        _log.warning(
+            "topic %s: the subscription %s was gone, with what it held; there is a new one",
+            self.topic,
+            gone,
+            extra={"event": "subscription-lost"},
+        )
+        for delivery in (*self._held.values(), *self._buffer):
+            delivery.handle.settled = True
+        self._held.clear()
+        self._buffer.clear()
 
     @property
     def ended(self) -> bool:
@@ -131,9 +158,10 @@ class PubsubConsumer(Consumer):
     async def _pull(self, limit: int) -> None:
         """One pull. Whatever comes of it wakes ``receive``; after a failure only when it may be tried again."""
         began = time.monotonic()
-        request = wire.PULL.request(subscription=self._joined.subscription, max_messages=min(limit, _MOST))
         pause = 0.0
         try:
+            await self._verify()
+            request = wire.PULL.request(subscription=self._joined.subscription, max_messages=min(limit, _MOST))
             answer = await self._connection.call(
                 wire.PULL,
                 request,
@@ -173,19 +201,15 @@ class PubsubConsumer(Consumer):
             return
 
     async def _rejoin(self) -> float:
-        """The subscription is gone: deleted, or with the memory of an emulator. Returns the pause before a pull."""
+        """Make anew what is gone. Returns the pause before the next pull."""
         self._store.forget(self.topic)
-        gone = self._joined.subscription
+        before = self._joined
         try:
             await self.join()
         except BusError as error:
             return self._failed(error)
-        _log.warning(
-            "topic %s: the subscription %s was gone, with what it held; it has been made again",
-            self.topic,
-            gone,
-            extra={"event": "subscription-lost"},
-        )
+        if self._joined == before:
+            self._forget_all(before.subscription)
         return 0.0
 
     async def _arrived(self, messages: Sequence[Any]) -> None:
@@ -252,6 +276,7 @@ class PubsubConsumer(Consumer):
         await self.nack(deliveries, delay=delay)
 
     async def _settle(self, deliveries: Sequence[Delivery], seconds: int | None) -> None:
+        await self._verify()
         ours, lost = self._divide(deliveries)
         if ours:
             gone = await self._change((delivery.handle.ack_id for delivery in ours), seconds)
@@ -284,6 +309,7 @@ class PubsubConsumer(Consumer):
         return ours, lost
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        await self._verify()
         ours, lost = self._divide(deliveries)
         if ours:
             end = time.monotonic() + self._lease - self._margin

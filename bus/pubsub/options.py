@@ -11,12 +11,12 @@ from bus.errors import BusURLError
 from bus.units import format_duration, parse_duration, parse_size
 from bus.url import BusURL, option, parse_options
 
-__all__ = ["PubsubOptions", "read_options"]
+__all__ = ["LARGEST", "PubsubOptions", "read_options"]
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+):\d{1,5}")
-#: Largest message of the service: https://cloud.google.com/pubsub/quotas#resource_limits
-_LARGEST = 10_000_000
+#: A request of the service has 10 MB: https://cloud.google.com/pubsub/quotas#resource_limits. This and its frame fit.
+LARGEST = 19 * 1024**2 // 2
 _VARIABLE = "PUBSUB_EMULATOR_HOST"
 
 
@@ -51,8 +51,8 @@ def _prefix(text: str) -> str:
 
 def _size(text: str) -> int:
     size = parse_size(text)
-    if not 1 <= size <= _LARGEST:
-        raise ValueError(f"must be 1 to {_LARGEST} bytes, which is what Pub/Sub takes")
+    if not 1 <= size <= LARGEST:
+        raise ValueError("must be 1 byte to 9.5MiB, which is what Pub/Sub takes")
     return size
 
 
@@ -77,7 +77,7 @@ class PubsubOptions:
     #: Make topics and subscriptions that are missing.
     create: bool = True
     prefix: str = option(_prefix, "taskbus", "first part of the ids of topics and subscriptions")
-    max_size: int = option(_size, _LARGEST, "largest body")
+    max_size: int = option(_size, LARGEST, "largest body")
     timeout: float = option(_seconds, 10.0, "how long to wait for an answer")
 
     @property

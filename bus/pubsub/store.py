@@ -46,6 +46,7 @@ class Store:
         self._names = names
         self._options = options
         self._known: set[str] = set()
+        self._generation = 0
         self._making = asyncio.Lock()
 
     def forget(self, topic: str) -> None:
@@ -59,6 +60,9 @@ class Store:
             NoSuchTopicError: one of both is missing, and making them was forbidden by ``create=false``.
             BusURLError: the project does not exist, or a subscription has the name but belongs elsewhere.
         """
+        if self._generation != self._connection.generation:
+            self._generation = self._connection.generation
+            self._known.clear()
         if topic in self._known:
             return
         async with self._making:
@@ -134,6 +138,10 @@ class Store:
         request.message_retention_duration.seconds = 600
         await self._connection.call(wire.CREATE_SUBSCRIPTION, request, f"listening to {topic}", topic=topic)
         return Joined(request.name, float(request.ack_deadline_seconds), None)
+
+    async def listens(self, topic: str, name: str) -> bool:
+        """Whether a listener's subscription is there."""
+        return await self._subscription(name, topic) is not None
 
     async def leave(self, topic: str, name: str) -> None:
         """Delete a listener's subscription."""

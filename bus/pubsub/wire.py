@@ -16,6 +16,7 @@ __all__ = [
     "CREATE_SUBSCRIPTION",
     "CREATE_TOPIC",
     "DELETE_SUBSCRIPTION",
+    "DELETE_TOPIC",
     "GET_SUBSCRIPTION",
     "GET_TOPIC",
     "LIST_SUBSCRIPTIONS",
@@ -47,6 +48,7 @@ PubsubMessage: Any = pubsub.PubsubMessage.pb()
 
 CREATE_TOPIC = _method("Publisher", "CreateTopic", _Topic, _Topic, "name")
 GET_TOPIC = _method("Publisher", "GetTopic", pubsub.GetTopicRequest.pb(), _Topic, "topic")
+DELETE_TOPIC = _method("Publisher", "DeleteTopic", pubsub.DeleteTopicRequest.pb(), Empty, "topic")
 LIST_TOPICS = _method(
     "Publisher", "ListTopics", pubsub.ListTopicsRequest.pb(), pubsub.ListTopicsResponse.pb(), "project"
 )
