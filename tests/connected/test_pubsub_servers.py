@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import subprocess
 import sys
@@ -85,16 +86,19 @@ def test_two_workers_share(pubsub: PubsubEmulator, tmp_path: Path) -> None:
     """Two instances do 20,000 tasks between them, each once, and each is reported once."""
     count = 20_000
     ids = {f"{number:05d}" for number in range(count)}
-    asyncio.run(_send(pubsub.url, *(Task("noted", id=id) for id in sorted(ids))))
-    workers = [_start(tmp_path, pubsub.url, f"log-{number}") for number in range(2)]
+    logs = [tmp_path / f"log-{number}" for number in range(2)]
+    workers = [_start(tmp_path, pubsub.url, log.name, "--log-format", "json") for log in logs]
     try:
+        wait_until(lambda: all('"event":"started"' in log.read_text() for log in logs))
+        asyncio.run(_send(pubsub.url, *(Task("noted", id=id) for id in sorted(ids))))
         wait_until(lambda: len(_ledger(tmp_path)) >= count, 200)
     finally:
         for worker in workers:
             _stop(worker)
     assert _ledger(tmp_path) == Counter(ids)
-    received = [(tmp_path / f"log-{number}").read_text().rpartition("received=")[2].split()[0] for number in range(2)]
-    assert all(int(each) > count // 10 for each in received), received
+    received = [json.loads(log.read_text().splitlines()[-1])["received"] for log in logs]
+    assert sum(received) == count
+    assert min(received) > count // 20, received
 
     async def reported() -> Counter[bytes]:
         found: Counter[bytes] = Counter()
