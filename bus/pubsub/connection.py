@@ -12,7 +12,6 @@ import google.auth
 import grpc
 import grpc.aio
 from google.api_core import grpc_helpers_async
-from google.auth.exceptions import GoogleAuthError
 
 from bus.errors import ClosedError, UnauthorisedError, UnconfirmedError, UnreachableError
 from bus.pubsub.options import PubsubOptions
@@ -73,7 +72,7 @@ class Connection:
                 credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
         except TimeoutError:
             raise UnreachableError(f"pubsub: nobody gave credentials within {self.timeout:g} s") from None
-        except GoogleAuthError as error:
+        except Exception as error:  # GoogleAuthError, and what reading the file of the credentials raises
             raise UnauthorisedError(
                 f"pubsub: no Application Default Credentials: {error}; run `gcloud auth application-default login`, "
                 "attach a service account, or use emulator=host:port"

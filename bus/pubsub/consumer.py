@@ -6,9 +6,9 @@ import asyncio
 import logging
 import math
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any
 
 from grpc import StatusCode
@@ -71,6 +71,7 @@ class PubsubConsumer(Consumer):
         self._margin = min(self._lease / 10, 1.0)
         self._joined = Joined("", 0.0, None)
         self._generation = 0
+        self._joining = asyncio.Lock()
         self._buffer: deque[Delivery] = deque()
         self._held: dict[_Handle, Delivery] = {}
         self._pulling: asyncio.Task[None] | None = None
@@ -88,14 +89,16 @@ class PubsubConsumer(Consumer):
         elif not before.subscription or not await self._store.listens(self.topic, before.subscription):
             self._joined = await self._store.listen(self.topic)
         self._generation = generation
-        if before.subscription and before != self._joined:
+        now = self._joined
+        if before.subscription and (before.subscription, before.epoch) != (now.subscription, now.epoch):
             self._forget_all(before.subscription)
 
     async def _verify(self) -> None:
         """After the connection had ended: see that the server still is the one it was. Raises as :meth:`Store.join`."""
-        if self._generation != self._connection.generation:
-            self._store.forget(self.topic)
-            await self.join()
+        async with self._joining:
+            if self._generation != self._connection.generation:
+                self._store.forget(self.topic)
+                await self.join()
 
     def _forget_all(self, gone: str) -> None:
         """What we hold is of a subscription that was deleted, or of the memory of an emulator: nobody has it now.
@@ -118,14 +121,14 @@ class PubsubConsumer(Consumer):
         return self._stopped.is_set()
 
     async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
-        ends = None if timeout is None else time.monotonic() + timeout
+        ends = None if timeout is None else monotonic() + timeout
         while not self.ended:
             if taken := await self._take(limit):
                 return taken
             if self._pulling is None or self._pulling.done():
                 self._pulling = asyncio.create_task(self._pull(limit))
             self._event.clear()
-            left = None if ends is None else ends - time.monotonic()
+            left = None if ends is None else ends - monotonic()
             if left is not None and left <= 0:
                 break
             try:
@@ -139,7 +142,7 @@ class PubsubConsumer(Consumer):
         """From what came. What waited so long that its lease would soon end is handed back."""
         taken: list[Delivery] = []
         stale: list[Delivery] = []
-        soon = time.monotonic() + self._lease / 2
+        soon = monotonic() + self._lease / 2
         while self._buffer and len(taken) < limit:
             delivery = self._buffer.popleft()
             (taken if delivery.handle.deadline > soon else stale).append(delivery)
@@ -157,7 +160,7 @@ class PubsubConsumer(Consumer):
 
     async def _pull(self, limit: int) -> None:
         """One pull. Whatever comes of it wakes ``receive``; after a failure only when it may be tried again."""
-        began = time.monotonic()
+        began = monotonic()
         pause = 0.0
         try:
             await self._verify()
@@ -173,13 +176,13 @@ class PubsubConsumer(Consumer):
             )
             if answer is not None and answer.received_messages:
                 await self._arrived(answer.received_messages)
-            elif time.monotonic() - began < _EMPTY:
+            elif monotonic() - began < _EMPTY:
                 pause = _EMPTY
             self.trouble, self._failures = "", 0
         except ClosedError:
             pass
         except NoSuchTopicError:
-            pause = await self._rejoin()
+            pause = await self._rejoin() or _PAUSE
         except BusError as error:
             pause = self._failed(error)
         if pause:
@@ -201,21 +204,26 @@ class PubsubConsumer(Consumer):
             return
 
     async def _rejoin(self) -> float:
-        """Make anew what is gone. Returns the pause before the next pull."""
+        """The subscription was not found: make it if it is gone. Returns the pause before the next pull."""
+        name = self._joined.subscription
         self._store.forget(self.topic)
-        before = self._joined
         try:
-            await self.join()
+            async with self._joining:
+                await self.join()
         except BusError as error:
             return self._failed(error)
-        if self._joined == before:
-            self._forget_all(before.subscription)
+        _log.warning(
+            "topic %s: the subscription %s was not found; now there is one",
+            self.topic,
+            name,
+            extra={"event": "subscription-missing"},
+        )
         return 0.0
 
     async def _arrived(self, messages: Sequence[Any]) -> None:
-        end = time.monotonic() + self._joined.deadline - self._margin
+        end = monotonic() + self._joined.deadline - self._margin
         if self._joined.deadline != self._lease:
-            end = time.monotonic() + self._lease - self._margin
+            end = monotonic() + self._lease - self._margin
             lost = await self._change([message.ack_id for message in messages], int(self._lease))
             messages = [message for message in messages if message.ack_id not in lost]
         for received in messages:
@@ -295,7 +303,7 @@ class PubsubConsumer(Consumer):
     def _divide(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
         ours: list[Delivery] = []
         lost: list[Delivery] = []
-        now = time.monotonic()
+        now = monotonic()
         for delivery in dict.fromkeys(deliveries):
             handle: _Handle = delivery.handle
             if handle.settled:
@@ -312,7 +320,7 @@ class PubsubConsumer(Consumer):
         await self._verify()
         ours, lost = self._divide(deliveries)
         if ours:
-            end = time.monotonic() + self._lease - self._margin
+            end = monotonic() + self._lease - self._margin
             gone = await self._change((delivery.handle.ack_id for delivery in ours), int(self._lease))
             for delivery in ours:
                 handle: _Handle = delivery.handle

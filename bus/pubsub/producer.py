@@ -14,7 +14,7 @@ from bus.pubsub.names import Names
 from bus.pubsub.options import PubsubOptions
 from bus.pubsub.store import Store
 
-__all__ = ["KEY", "Publisher", "PubsubProducer"]
+__all__ = ["KEY", "Publisher", "PubsubProducer", "chains"]
 
 #: The attribute of a key where it keeps no order.
 KEY = "taskbus-key"
@@ -41,11 +41,11 @@ class Publisher:
         """Return when every one is confirmed. Raises as :meth:`Connection.call` and :meth:`Store.ensure`."""
         for topic in {message.topic for message in messages}:
             await self._store.ensure(topic)
-        chains = list(_chains(messages, self._ordering))
-        if len(chains) == 1:
-            await self._send_chain(chains[0])
+        found = chains(messages, self._ordering)
+        if len(found) == 1:
+            await self._send_chain(found[0])
             return
-        ended = await asyncio.gather(*map(self._send_chain, chains), return_exceptions=True)
+        ended = await asyncio.gather(*map(self._send_chain, found), return_exceptions=True)
         for result in ended:
             if isinstance(result, BaseException):
                 raise result
@@ -132,14 +132,14 @@ class PubsubProducer(Producer):
         await self._quiet.wait()
 
 
-def _chains(messages: Sequence[Message], ordering: bool) -> list[list[_Batch]]:
+def chains(messages: Sequence[Message], ordering: bool) -> list[list[_Batch]]:
     """Requests, each of one topic; those with one ordering key follow one another, all others go side by side."""
-    chains: dict[tuple[str, str], list[_Batch]] = {}
+    places: dict[tuple[str, str], list[_Batch]] = {}
     sizes: dict[tuple[str, str], int] = {}
     for message in messages:
         place = (message.topic, (message.key or "") if ordering else "")
         size = len(message.body) + 64
-        chain = chains.setdefault(place, [[]])
+        chain = places.setdefault(place, [[]])
         total = sizes.get(place, 0) + size
         if chain[-1] and (len(chain[-1]) == _MOST or total > _MOST_BYTES):
             chain.append([])
@@ -147,7 +147,7 @@ def _chains(messages: Sequence[Message], ordering: bool) -> list[list[_Batch]]:
         chain[-1].append(message)
         sizes[place] = total
     found: list[list[_Batch]] = []
-    for (_, key), chain in chains.items():
+    for (_, key), chain in places.items():
         if key:
             found.append(chain)
         else:

@@ -10,6 +10,9 @@ pytest.importorskip("google.pubsub_v1")
 
 from bus.capabilities import Durability
 from bus.conformance import Conformance, Target
+from bus.conformance.publishing import PublishingTests
+from bus.conformance.receiving import ReceivingTests
+from bus.conformance.sharing import SharingTests
 from tests.servers.pubsub import PubsubEmulator
 
 
@@ -29,3 +32,13 @@ class TestPubsub(Conformance):
     def target(self, server: PubsubEmulator) -> Target:
         """As a worker would use it, but for the lease."""
         return Target(url=f"{server.url}&lease=1s&max_size=1MB", durability=Durability.D0, patience=8.0, quiet=0.4)
+
+
+class TestPubsubInOrder(PublishingTests, ReceivingTests, SharingTests):
+    """The parts of the suite that order has a say in, with subscriptions that keep it by key."""
+
+    @pytest.fixture
+    def target(self, server: PubsubEmulator) -> Target:
+        """As above, with order."""
+        url = f"{server.url}&lease=1s&max_size=1MB&ordering=true&prefix=ordered"
+        return Target(url=url, durability=Durability.D0, patience=8.0, quiet=0.4)
