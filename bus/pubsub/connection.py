@@ -24,6 +24,8 @@ _SERVICE = "pubsub.googleapis.com:443"
 _SCOPES = ("https://www.googleapis.com/auth/pubsub",)
 #: How often a call is tried that failed in passing, and the pause before the second time.
 _TRIES, _PAUSE = 4, 0.1
+#: Seconds the loop goes on after calls were cancelled.
+_LINGER = 0.05
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -43,9 +45,9 @@ class Connection:
         self.where = options.emulator or options.endpoint or _SERVICE
         self.timeout = options.timeout
         self.closed = False
-        #: One higher after every end of the connection: an emulator may have been started anew since, empty.
-        self.generation = 0
-        self._watching: asyncio.Task[None] | None = None
+        self._generation = 0
+        self._ready = False
+        self._cancelled = False
         self._emulated = options.emulated
         self._channel: Any = None
         self._stubs: dict[Method, Callable[..., Any]] = {}
@@ -64,7 +66,21 @@ class Connection:
             self._channel = grpc_helpers_async.create_channel(
                 self.where, credentials=credentials, options=_OPTIONS + _KEEPALIVE
             )
-        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def generation(self) -> int:
+        """One higher after every end of the connection: an emulator may have been started anew since, empty.
+
+        A channel whose connection ended is idle until the next call, so that looking before each call is enough.
+        """
+        if self._ready and not self.closed and self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+            self._lost()
+        return self._generation
+
+    def _lost(self) -> None:
+        if self._ready:
+            self._ready = False
+            self._generation += 1
 
     async def _credentials(self) -> Any:
         try:
@@ -78,13 +94,6 @@ class Connection:
                 "attach a service account, or use emulator=host:port"
             ) from error
         return credentials
-
-    async def _watch(self) -> None:
-        while True:
-            state = self._channel.get_state()
-            await self._channel.wait_for_state_change(state)
-            if state is grpc.ChannelConnectivity.READY:
-                self.generation += 1
 
     async def call(
         self,
@@ -115,11 +124,15 @@ class Connection:
                 if self.closed:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from error
                 code = error.code()
-                if code in quietly:
+                if code is grpc.StatusCode.UNAVAILABLE:
+                    self._lost()
+                elif code in quietly:
+                    self._ready = True
                     return None
                 if code not in AGAIN or number + 1 == tries:
                     raise mapped(code, error.details() or "", doing, topic) from error
             except asyncio.CancelledError:
+                self._cancelled = True
                 me = asyncio.current_task()
                 if self.closed and me is not None and not me.cancelling():
                     raise ClosedError("the pubsub bus is closed", topic=topic) from None
@@ -129,6 +142,7 @@ class Connection:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from error
                 raise failed(error, doing, topic) from error
             else:
+                self._ready = True
                 return answer
             await asyncio.sleep(random.uniform(0.5, 1.0) * _PAUSE * 2.0**number)
         raise UnconfirmedError(f"{doing}: was not tried", topic=topic)
@@ -148,8 +162,9 @@ class Connection:
     async def close(self) -> None:
         """Let go; calls under way end. Idempotent."""
         self.closed = True
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
         if self._channel is not None:
             await self._channel.close()
+        if self._cancelled:
+            # gRPC reports the end of a cancelled call a moment later. If this loop has ended by then, gRPC complains to
+            # another one of this process, and may lose what it has to tell that one.
+            await asyncio.sleep(_LINGER)
