@@ -1,7 +1,7 @@
 """Pub/Sub's emulator: a no-op worker emptying a topic, and publishing, beside bare loops over Google's client library.
 
-The bare loops take the same steps with the same guarantees: pull, decode, stamp, encode, publish the result, and acknowledge
-when that is confirmed; several of them at once, as one waits most of the time.
+The bare loops take the same steps with the same guarantees: pull, decode, stamp, encode, publish the result, and
+acknowledge when that is confirmed; several of them at once, as one waits most of the time.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ __all__ = ["pubsub_drain", "pubsub_publish"]
 _PROJECT = "projects/bench"
 #: Bare loops and requests side by side, and messages of one publish.
 _LOOPS, _BATCH = 4, 1000
+#: Who counts what is done.
+_GROUP = "count"
 
 
 def pubsub_drain(address: str, folder: Path, count: int) -> tuple[float, Run]:
     """Seconds of the bare loops, and the worker's run, over ``count`` tasks in the emulator at ``address``."""
     bare = asyncio.run(_bare_drain(address, count))
     url = f"pubsub://bench?emulator={address}&prefix=worker-{time.time_ns()}"
-    asyncio.run(_fill(url, "noop", count))
-    asyncio.run(_fill(url, "done", 0))
+    asyncio.run(_fill(url, "noop", "noop", count))
+    asyncio.run(_fill(url, "done", _GROUP, 0))
     run = run_worker(["--bus", url, "--lifetime", str(count)], folder)
     found = asyncio.run(_count(url, "done"))
     if found != count:
@@ -47,12 +49,12 @@ def pubsub_publish(address: str, count: int) -> tuple[float, float]:
     """Seconds of the bare client and of ``publish_many`` for ``count`` messages."""
     bare = asyncio.run(_bare_publish(address, count))
     url = f"pubsub://bench?emulator={address}&prefix=publish-{time.time_ns()}"
-    return bare, asyncio.run(_fill(url, "noop", count))
+    return bare, asyncio.run(_fill(url, "noop", "noop", count))
 
 
-async def _fill(url: str, topic: str, count: int) -> float:
+async def _fill(url: str, topic: str, group: str, count: int) -> float:
     async with bus.connect(url) as b, await b.producer() as producer:
-        await (await b.consumer(topic, topic)).close()
+        await (await b.consumer(topic, group)).close()
         messages = [bus.Message(topic, task_line(number)) for number in range(count)]
         began = time.perf_counter()
         await producer.publish_many(messages)
@@ -61,7 +63,7 @@ async def _fill(url: str, topic: str, count: int) -> float:
 
 async def _count(url: str, topic: str) -> int:
     found = 0
-    async with bus.connect(url) as b, await b.consumer(topic, "count") as consumer:
+    async with bus.connect(url) as b, await b.consumer(topic, _GROUP) as consumer:
         while batch := await consumer.receive(1000, timeout=1.0):
             found += len(batch)
             await consumer.ack(batch)
