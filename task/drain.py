@@ -10,17 +10,17 @@ from bus import Bus, BusError
 __all__ = ["Drain"]
 
 _log = logging.getLogger("taskbus.worker")
-#: Seconds waited beyond a lease, and the least that counts as a lease, on a bus that does not tell its depth. Ten are what
-#: Pub/Sub keeps a message for a consumer at least that died before it could ask for less.
+#: Seconds waited beyond a lease, and the least that counts as a lease, where a bus does not tell its depth. Pub/Sub keeps
+#: a message ten seconds at least for a consumer that died before it could ask for less.
 _MORE, _LEAST = 1.0, 10.0
 
 
 class Drain:
     """Whether anything is left for a group.
 
-    A bus with ``depth`` is asked. On any other a topic counts as empty when nothing came for longer than a lease, and 11
-    seconds at least, while the bus worked: what an instance held that crashed has come again by then. What this instance handed back with a
-    delay is waited for as well; what others have, or published with a delay, is not.
+    A bus with ``depth`` is asked. On any other a topic counts as empty when nothing came for longer than a lease, and
+    for 11 seconds at least, while the bus worked: what an instance held that crashed has come again by then. What this
+    instance handed back with a delay is waited for as well; what others have, or published with a delay, is not.
     """
 
     def __init__(self, bus: Bus, topic: str, group: str, lease: float | None) -> None:

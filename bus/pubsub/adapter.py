@@ -76,7 +76,7 @@ class PubsubBus(Bus):
                 try:
                     await self._store.probe(self._options.timeout)
                 except BaseException:
-                    await self._connection.close()
+                    await self._connection.disconnect()
                     raise
                 self._open = True
 

@@ -150,6 +150,8 @@ class Connection:
     def _stub(self, method: Method) -> Callable[..., Any]:
         stub = self._stubs.get(method)
         if stub is None:
+            if self.closed:
+                raise ClosedError("the pubsub bus is closed")
             if self._channel is None:
                 raise UnreachableError("pubsub: the bus is not open: use `async with` or open()")
             stub = self._stubs[method] = self._channel.unary_unary(
@@ -160,11 +162,19 @@ class Connection:
         return stub
 
     async def close(self) -> None:
-        """Let go; calls under way end. Idempotent."""
+        """Let go for good; calls under way end. Idempotent."""
         self.closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Let go, to be opened again perhaps."""
+        channel, self._channel = self._channel, None
+        self._stubs.clear()
+        self._ready = False
+        if channel is not None:
+            await channel.close()
         if self._cancelled:
             # gRPC reports the end of a cancelled call a moment later. If this loop has ended by then, gRPC complains to
             # another one of this process, and may lose what it has to tell that one.
+            self._cancelled = False
             await asyncio.sleep(_LINGER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -123,8 +124,12 @@ class PubsubConsumer(Consumer):
     async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
         ends = None if timeout is None else monotonic() + timeout
         while not self.ended:
-            if taken := await self._take(limit):
-                return taken
+            if stale := self._stale():
+                with contextlib.suppress(BusError):  # it comes again when its lease ends
+                    await self.release(stale)
+                continue
+            if self._buffer:
+                return self._take(limit)
             if self._pulling is None or self._pulling.done():
                 self._pulling = asyncio.create_task(self._pull(limit))
             self._event.clear()
@@ -138,56 +143,54 @@ class PubsubConsumer(Consumer):
                 break
         return []
 
-    async def _take(self, limit: int) -> list[Delivery]:
-        """From what came. What waited so long that its lease would soon end is handed back."""
-        taken: list[Delivery] = []
-        stale: list[Delivery] = []
-        soon = monotonic() + self._lease / 2
-        while self._buffer and len(taken) < limit:
-            delivery = self._buffer.popleft()
-            (taken if delivery.handle.deadline > soon else stale).append(delivery)
-            self._held[delivery.handle] = delivery
-        if stale:
-            self._buffer.extendleft(reversed(taken))
-            for delivery in taken:
-                del self._held[delivery.handle]
-            try:
-                await self.release(stale)
-            except BusError as error:
-                self.trouble = str(error)
-            return []
+    def _take(self, limit: int) -> list[Delivery]:
+        taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        self._held.update((delivery.handle, delivery) for delivery in taken)
         return taken
+
+    def _stale(self) -> list[Delivery]:
+        """What came when nobody asked any more, and waited so long that its lease will soon end: not to be begun."""
+        soon = monotonic() + self._lease / 2
+        stale = [delivery for delivery in self._buffer if delivery.handle.deadline <= soon]
+        if stale:
+            self._buffer = deque(delivery for delivery in self._buffer if delivery.handle.deadline > soon)
+            self._held.update((delivery.handle, delivery) for delivery in stale)
+        return stale
 
     async def _pull(self, limit: int) -> None:
         """One pull. Whatever comes of it wakes ``receive``; after a failure only when it may be tried again."""
-        began = monotonic()
-        pause = 0.0
         try:
-            await self._verify()
-            request = wire.PULL.request(subscription=self._joined.subscription, max_messages=min(limit, _MOST))
-            answer = await self._connection.call(
-                wire.PULL,
-                request,
-                f"receiving from {self.topic}",
-                topic=self.topic,
-                timeout=self._poll,
-                tries=1,
-                quietly=(StatusCode.DEADLINE_EXCEEDED,),
-            )
-            if answer is not None and answer.received_messages:
-                await self._arrived(answer.received_messages)
-            elif monotonic() - began < _EMPTY:
-                pause = _EMPTY
-            self.trouble, self._failures = "", 0
+            pause = await self._ask(limit)
         except ClosedError:
-            pass
+            pause = 0.0
         except NoSuchTopicError:
             pause = await self._rejoin() or _PAUSE
         except BusError as error:
             pause = self._failed(error)
-        if pause:
-            await self._rest(pause)
-        self._event.set()
+        try:
+            if pause:
+                await self._rest(pause)
+        finally:
+            self._event.set()
+
+    async def _ask(self, limit: int) -> float:
+        """Ask Pub/Sub, and keep what comes. Returns the pause before the next pull."""
+        await self._verify()
+        began = monotonic()
+        request = wire.PULL.request(subscription=self._joined.subscription, max_messages=min(limit, _MOST))
+        answer = await self._connection.call(
+            wire.PULL,
+            request,
+            f"receiving from {self.topic}",
+            topic=self.topic,
+            timeout=self._poll,
+            tries=1,
+            quietly=(StatusCode.DEADLINE_EXCEEDED,),
+        )
+        if answer is not None and answer.received_messages:
+            await self._arrived(answer.received_messages)
+        self.trouble, self._failures = "", 0
+        return 0.0 if self._buffer or monotonic() - began >= _EMPTY else _EMPTY
 
     def _failed(self, error: BusError) -> float:
         if not self.trouble:

@@ -231,6 +231,9 @@ def test_nobody_there() -> None:
         assert time.monotonic() - began < 5
         b = bus.connect("pubsub://p?emulator=127.0.0.1:9")
         assert not (await b.health()).ok
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                await b.open()
         await b.close()
 
     asyncio.run(run())
