@@ -10,8 +10,8 @@ from bus import Bus, BusError
 __all__ = ["Drain"]
 
 _log = logging.getLogger("taskbus.worker")
-#: Seconds waited beyond a lease, and the least that counts as a lease, where a bus does not tell its depth. Pub/Sub keeps
-#: a message ten seconds at least for a consumer that died before it could ask for less.
+#: Seconds waited beyond a lease, and the least that counts as a lease, where a bus does not tell its depth. Pub/Sub
+#: keeps a message ten seconds at least for a consumer that died before it could ask for less.
 _MORE, _LEAST = 1.0, 10.0
 
 

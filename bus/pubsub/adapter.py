@@ -123,7 +123,9 @@ class PubsubBus(Bus):
             if isinstance(made, PubsubConsumer) and made.trouble:
                 return Health(False, f"topic {made.topic}: {made.trouble}")
         try:
-            await self._store.probe(_HEALTH)
+            # Every worker asks every two seconds, and questions about topics have a quota.
+            if not self._connection.fresh:
+                await self._store.probe(_HEALTH)
         except BusError as error:
             return Health(False, str(error))
         return Health(True, f"{self._where} at {self._connection.where}")

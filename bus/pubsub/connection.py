@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +25,8 @@ _SERVICE = "pubsub.googleapis.com:443"
 _SCOPES = ("https://www.googleapis.com/auth/pubsub",)
 #: How often a call is tried that failed in passing, and the pause before the second time.
 _TRIES, _PAUSE = 4, 0.1
+#: Seconds for which an answer shows that the server works.
+_FRESH = 30.0
 #: Seconds the loop goes on after calls were cancelled.
 _LINGER = 0.05
 _OPTIONS = (
@@ -47,6 +50,7 @@ class Connection:
         self.closed = False
         self._generation = 0
         self._ready = False
+        self._answered = 0.0
         self._cancelled = False
         self._emulated = options.emulated
         self._channel: Any = None
@@ -76,6 +80,16 @@ class Connection:
         if self._ready and not self.closed and self._channel.get_state() is not grpc.ChannelConnectivity.READY:
             self._lost()
         return self._generation
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the server answered lately, on the connection there is."""
+        before = self._generation
+        return self._ready and self.generation == before and monotonic() - self._answered < _FRESH
+
+    def _answer_came(self) -> None:
+        self._ready = True
+        self._answered = monotonic()
 
     def _lost(self) -> None:
         if self._ready:
@@ -127,7 +141,8 @@ class Connection:
                 if code is grpc.StatusCode.UNAVAILABLE:
                     self._lost()
                 elif code in quietly:
-                    self._ready = True
+                    if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                        self._answer_came()
                     return None
                 if code not in AGAIN or number + 1 == tries:
                     raise mapped(code, error.details() or "", doing, topic) from error
@@ -142,7 +157,7 @@ class Connection:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from error
                 raise failed(error, doing, topic) from error
             else:
-                self._ready = True
+                self._answer_came()
                 return answer
             await asyncio.sleep(random.uniform(0.5, 1.0) * _PAUSE * 2.0**number)
         raise UnconfirmedError(f"{doing}: was not tried", topic=topic)

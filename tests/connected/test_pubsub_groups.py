@@ -12,8 +12,10 @@ pytest.importorskip("google.pubsub_v1")
 
 import bus
 from bus import BusURLError, Delivery, Message, NoSuchTopicError
+from bus.pubsub import connection as connection_module
 from bus.pubsub import wire
 from bus.pubsub.adapter import PubsubBus
+from bus.pubsub.connection import Connection
 from tests.servers.pubsub import PubsubEmulator
 
 _PROJECT = "projects/taskbus-test"
@@ -59,6 +61,30 @@ def test_what_is_made(server: PubsubEmulator) -> None:
             assert found.dead_letter_policy.max_delivery_attempts == 100
             dead = await _call(b, wire.GET_SUBSCRIPTION, subscription=f"{_PROJECT}/subscriptions/taskbus-made.dead")
             assert not dead.HasField("dead_letter_policy")
+
+    asyncio.run(run())
+
+
+def test_health_is_told_without_asking(server: PubsubEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lately answered is healthy: looking costs no call, of which a project has a quota, until the answer is old."""
+
+    async def run() -> None:
+        async with bus.connect(server.url) as b:
+            with monkeypatch.context() as patch:
+                patch.delattr(Connection, "call")
+                for _ in range(10):
+                    assert (await b.health()).ok
+            calls: list[wire.Method] = []
+            call = Connection.call
+
+            async def noted(self: Connection, method: wire.Method, *args: Any, **options: Any) -> Any:
+                calls.append(method)
+                return await call(self, method, *args, **options)
+
+            monkeypatch.setattr(Connection, "call", noted)
+            monkeypatch.setattr(connection_module, "_FRESH", 0.0)
+            assert (await b.health()).ok
+            assert calls == [wire.GET_TOPIC]
 
     asyncio.run(run())
 
