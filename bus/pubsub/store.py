@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from grpc import StatusCode
 
-from bus.errors import BusURLError, NoSuchTopicError
+from bus.errors import BusURLError, NoSuchTopicError, UnreachableError
 from bus.names import dead_topic
 from bus.pubsub import wire
 from bus.pubsub.connection import Connection
@@ -28,6 +28,8 @@ _DAY = 86400
 _THERE = (StatusCode.ALREADY_EXISTS,)
 _MISSING = (StatusCode.NOT_FOUND,)
 _PAGE = 1000
+#: How often, and after which pause, something is looked for that exists and is not found yet.
+_LOOKS, _PAUSE = 10, 0.2
 
 
 class Joined(NamedTuple):
@@ -108,9 +110,7 @@ class Store:
             await self.ensure(topic)
         note = await self._note(topic)
         if note is None and create:
-            labels = encode_labels(group) | {"epoch": uuid.uuid4().hex}
-            request = wire.CREATE_TOPIC.request(name=self._names.note(topic), labels=labels)
-            note = await self._create(wire.CREATE_TOPIC, request, topic) or await self._note(topic)
+            note = await self._make_note(topic, group)
         labels = dict(note.labels) if note is not None else {}
         is_first = decode_labels(labels) == group
         name = self._names.first(topic) if is_first else self._names.group(topic, group)
@@ -124,6 +124,17 @@ class Store:
         self._check_topic(found, topic)
         self._check(found, topic)
         return Joined(name, float(found.ack_deadline_seconds), labels.get("epoch"))
+
+    async def _make_note(self, topic: str, group: str) -> Any:
+        """Say that ``group`` is first, unless another one does: then what that says."""
+        labels = encode_labels(group) | {"epoch": uuid.uuid4().hex}
+        request = wire.CREATE_TOPIC.request(name=self._names.note(topic), labels=labels)
+        for _ in range(_LOOKS):
+            note = await self._create(wire.CREATE_TOPIC, request, topic) or await self._note(topic)
+            if note is not None:
+                return note
+            await asyncio.sleep(_PAUSE)
+        raise UnreachableError(f"{request.name} exists and is not found: try again", topic=topic)
 
     async def listen(self, topic: str) -> Joined:
         """A subscription for one listener, from now on, which Pub/Sub deletes should nobody else do it."""
