@@ -47,7 +47,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("late", [0, 1, 5])
 def test_a_note_that_is_not_found_at_once(late: int) -> None:
-    """A note that another made, and that is not to be seen yet, is waited for: nobody is taken for the first in haste."""
+    """A note that another made, and that is not to be seen yet, is waited for: nobody is taken for first in haste."""
     store = Store(cast(Connection, _Server(late)), _NAMES, PubsubOptions())
     assert asyncio.run(store.join("t", "theirs")).subscription == _NAMES.first("t")
     store = Store(cast(Connection, _Server(late)), _NAMES, PubsubOptions())
