@@ -13,16 +13,14 @@ from bus.conformance import Conformance, Target
 from bus.conformance.publishing import PublishingTests
 from bus.conformance.receiving import ReceivingTests
 from bus.conformance.sharing import SharingTests
-from tests.servers.pubsub import PubsubEmulator
+from tests.servers.pubsub import PubsubEmulator, pubsub_emulator
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubsubEmulator]:
     """One emulator for all tests, which use topics of their own."""
-    server = PubsubEmulator(tmp_path_factory.mktemp("pubsub"))
-    server.start()
-    yield server
-    server.stop()
+    with pubsub_emulator(tmp_path_factory.mktemp("pubsub")) as server:
+        yield server
 
 
 class TestPubsub(Conformance):

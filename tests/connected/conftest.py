@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.nsq import Nsqd
-from tests.servers.pubsub import PubsubEmulator
+from tests.servers.pubsub import PubsubEmulator, pubsub_emulator
 
 
 @pytest.fixture
@@ -23,7 +23,5 @@ def nsqd(tmp_path: Path) -> Iterator[Nsqd]:
 @pytest.fixture
 def pubsub(tmp_path: Path) -> Iterator[PubsubEmulator]:
     """One running Pub/Sub emulator."""
-    server = PubsubEmulator(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    with pubsub_emulator(tmp_path) as server:
+        yield server

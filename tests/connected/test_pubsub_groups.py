@@ -16,7 +16,7 @@ from bus.pubsub import connection as connection_module
 from bus.pubsub import wire
 from bus.pubsub.adapter import PubsubBus
 from bus.pubsub.connection import Connection
-from tests.servers.pubsub import PubsubEmulator
+from tests.servers.pubsub import PubsubEmulator, pubsub_emulator
 
 _PROJECT = "projects/taskbus-test"
 
@@ -24,10 +24,8 @@ _PROJECT = "projects/taskbus-test"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubsubEmulator]:
     """One emulator for all tests, which use topics of their own."""
-    server = PubsubEmulator(tmp_path_factory.mktemp("pubsub"))
-    server.start()
-    yield server
-    server.stop()
+    with pubsub_emulator(tmp_path_factory.mktemp("pubsub")) as server:
+        yield server
 
 
 async def _call(b: bus.Bus, method: wire.Method, **fields: Any) -> Any:

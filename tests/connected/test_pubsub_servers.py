@@ -20,7 +20,7 @@ from bus import BusError, BusURLError, Message, UnauthorisedError, UnconfirmedEr
 from bus.pubsub.connection import Connection
 from task import Task, encode
 from tests.helpers import await_until, wait_until
-from tests.servers.pubsub import PubsubEmulator
+from tests.servers.pubsub import PubsubEmulator, pubsub_emulator
 from tests.taskbus_command import command_line, environment, taskbus
 
 _WORKER = """
@@ -241,20 +241,16 @@ def test_nobody_there() -> None:
 
 def test_a_project_that_does_not_exist(tmp_path: Path) -> None:
     """It is named, with what to do."""
-    server = PubsubEmulator(tmp_path, "--projects=one,two")
-    server.start()
-    try:
 
-        async def run() -> None:
-            async with bus.connect(server.url.replace("taskbus-test", "one")) as b, await b.producer() as producer:
+    async def run(server: PubsubEmulator) -> None:
+        async with bus.connect(server.url.replace("taskbus-test", "one")) as b, await b.producer() as producer:
+            await producer.publish("t", b"{}")
+        with pytest.raises(BusURLError, match="check the project"):
+            async with bus.connect(server.url) as b, await b.producer() as producer:
                 await producer.publish("t", b"{}")
-            with pytest.raises(BusURLError, match="check the project"):
-                async with bus.connect(server.url) as b, await b.producer() as producer:
-                    await producer.publish("t", b"{}")
 
-        asyncio.run(run())
-    finally:
-        server.stop()
+    with pubsub_emulator(tmp_path, "--projects=one,two") as server:
+        asyncio.run(run(server))
 
 
 def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

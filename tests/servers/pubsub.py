@@ -7,13 +7,15 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.servers import need_servers
 
-__all__ = ["PubsubEmulator"]
+__all__ = ["PubsubEmulator", "pubsub_emulator"]
 
 _WHERE = (
     "/usr/lib/google-cloud-sdk",
@@ -24,11 +26,26 @@ _WHERE = (
 )
 
 
+@contextmanager
+def pubsub_emulator(folder: Path, *more: str) -> Iterator[PubsubEmulator]:
+    """A running emulator for a test. Skips where it is not asked for or not there; in CI the latter is a failure."""
+    need_servers()
+    try:
+        _command()
+    except RuntimeError as error:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+    server = PubsubEmulator(folder, *more)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 class PubsubEmulator:
-    """One emulator. It may be given the port, and the projects that exist; by default any does."""
+    """One emulator. ``more`` may name the projects that exist; by default any does. Needs no pytest."""
 
     def __init__(self, folder: Path, *more: str, port: int | None = None) -> None:
-        need_servers()
         self.port = port or _free_port()
         self.folder = folder
         self.more = more
@@ -45,7 +62,11 @@ class PubsubEmulator:
         return f"pubsub://taskbus-test?emulator={self.address}"
 
     def start(self) -> None:
-        """Start and return when it answers. Skips where there is no emulator; in CI that is a failure."""
+        """Start and return when it answers.
+
+        Raises:
+            RuntimeError: it is not on this machine, or does not start.
+        """
         log_path = self.folder / f"pubsub-{self.port}.log"
         with log_path.open("ab") as log:
             before = log.tell()
@@ -57,7 +78,7 @@ class PubsubEmulator:
                 return
             time.sleep(0.05)
         self.kill()
-        raise AssertionError(f"the Pub/Sub emulator did not start: {log_path.read_text(errors='replace')[-2000:]}")
+        raise RuntimeError(f"the Pub/Sub emulator did not start: {log_path.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
         """End it. What it held is gone."""
@@ -105,9 +126,7 @@ def _command() -> list[str]:
         trouble = "the Pub/Sub emulator needs Java 11 or newer"
     else:
         return [java, "-Xmx1g", "-jar", str(jar)]
-    if os.environ.get("CI"):
-        pytest.fail(trouble)
-    pytest.skip(trouble)
+    raise RuntimeError(trouble)
 
 
 def _jar() -> Path | None:
