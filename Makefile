@@ -27,7 +27,7 @@ test: $(VENV)/.dev ## Run every test that needs no server
 	$(BIN)/python -m pytest -q
 
 test-servers: $(VENV)/.dev ## Run the tests on real brokers and databases, fetching or building them if needed
-	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py tests/unit/test_store.py tests/unit/test_store_outbox.py
+	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py tests/conformance/test_pubsub.py tests/unit/test_store.py tests/unit/test_store_outbox.py
 
 brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
 	@$(BIN)/python -m tests.servers.brokers up

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
-from bus import Bus, BusURL, Consumer, Depth, Health, check_group, check_topic, connect, dead_topic, parse_url
+from bus import Bus, BusURL, Consumer, Health, check_group, check_topic, connect, dead_topic, parse_url
+from task.drain import Drain
 from task.errors import SettingsError
 from task.exits import Exit
 from task.launcher import Launcher
@@ -161,7 +162,7 @@ class WorkerApp:
                 source.capabilities,
                 atomic=atomic,
                 recorder=recorder,
-                depth=self._depth_of(source),
+                drain=self._drain(source, self.consumer),
             )
             _log.info(
                 "working",
@@ -190,12 +191,10 @@ class WorkerApp:
         parts = "\n".join((str(self.source), self.topic, self.group, consumer.epoch))
         return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
-    def _depth_of(self, source: Bus) -> Callable[[], asyncio.Future[Depth]] | None:
+    def _drain(self, source: Bus, consumer: Consumer) -> Drain | None:
         if not self.options.drain or source.capabilities.finite:
             return None
-        if not source.capabilities.depth:
-            raise SettingsError(f"--drain needs a bus that can tell its depth, and {source.url.scheme}: cannot")
-        return lambda: asyncio.ensure_future(source.depth(self.topic, self.group))
+        return Drain(source, self.topic, self.group, consumer.lease)
 
     async def _watch(self, source: Bus) -> None:
         """Keep the health shown on the status page fresh."""
