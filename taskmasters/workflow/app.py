@@ -142,7 +142,7 @@ def _check_topics(workflows: Sequence[Workflow], done: str, requests: str | None
         for node in (*one.nodes.values(), *one.undo.values()):
             if node.topic in (done, dead_topic(done)):
                 raise SettingsError(
-                    f"{one.path}: the job {node.name} sends to the topic {node.topic}, where no worker would find its tasks"
+                    f"{one.path}: the job {node.name} sends to the topic {node.topic}, where no worker finds it"
                 )
             if node.topic == requests and node.type not in {other.id for other in workflows}:
                 raise SettingsError(

@@ -282,7 +282,7 @@ class WorkflowEngine:
         if room <= 0:
             return
         queued = select(runs.id).where(runs.workflow == name, runs.state == str(RunState.QUEUING))
-        ids = work.tx.execute(queued.order_by(runs.created, runs.id).limit(room)).scalars().all()
+        ids = work.tx.execute(queued.order_by(runs.created, runs.moment, runs.id).limit(room)).scalars().all()
         work.load_runs(ids)
         for id in ids:
             run = work.run(id)

@@ -19,7 +19,8 @@ def resolve(nodes: Sequence[Node], steps: Mapping[str, Sequence[str]], problems:
     """The nodes by name, with the names of steps in ``depends_on`` replaced by their jobs. Unknown names are told."""
     found: dict[str, Node] = {}
     for node in nodes:
-        if node.name in found or node.name in steps:
+        # A step of one job may be called as that job is: both names mean the same.
+        if node.name in found or list(steps.get(node.name, [node.name])) != [node.name]:
             problems.add((*node.place, "name"), f"{node.name!r} is taken already: give each job and step its own name")
         found[node.name] = node
     known = sorted((*found, *steps))

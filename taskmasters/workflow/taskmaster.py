@@ -118,9 +118,10 @@ class WorkflowTaskmaster:
                 await self._wait(now + _LOOK if wake is None else min(now + _LOOK, max(wake, now)))
 
     async def _forget(self, now: float) -> None:
-        if self._keep and now - self._cleaned >= _CLEANING:
-            while await self._store.run(lambda tx: self.engine.forget(tx, now - self._keep)):
-                await asyncio.sleep(0)
+        if not self._keep or now - self._cleaned < _CLEANING:
+            return
+        # Some at a time: the next look goes on with the rest.
+        if not await self._store.run(lambda tx: self.engine.forget(tx, now - self._keep)):
             self._cleaned = now
 
     async def _wait(self, moment: float) -> None:

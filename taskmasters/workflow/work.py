@@ -96,6 +96,7 @@ class RunRow:
     state: str
     origin: bytes
     created: float
+    moment: float
     started: float | None = None
     ended: float | None = None
     open: int = 0
@@ -171,19 +172,7 @@ class JobRow:
 _RUN_CHANGES = ("state", "started", "ended", "open", "failing", "error")
 _NODE_CHANGES = ("state", "waits", "met", "total", "rest", "failed", "skipped", "started", "ended", "error")
 _JOB_CHANGES = ("state", "attempt", "outcome", "due", "deadline", "ended")
-_RUN_KEYS = (
-    "id",
-    "workflow",
-    "definition",
-    "state",
-    "origin",
-    "created",
-    "started",
-    "ended",
-    "open",
-    "failing",
-    "error",
-)
+_RUN_KEYS = ("id", "workflow", "definition", "origin", "created", "moment", *_RUN_CHANGES)
 _NODE_KEYS = ("run", "name", *_NODE_CHANGES)
 _JOB_KEYS = ("id", "run", "node", "number", "state", "attempt", "item", "outcome", "due", "deadline", "ended", "body")
 _JOB_COLUMNS = [tables.jobs.c[key] for key in _JOB_KEYS if key != "body"]
@@ -238,7 +227,9 @@ class Work:
         id = derive_id("workflow-run", workflow.id, origin.key)
         if self.run(id) is not None:
             return None
-        run = RunRow(id, workflow.id, workflow.hash, RunState.QUEUING, origin.write(body), self.now, new=True)
+        run = RunRow(
+            *(id, workflow.id, workflow.hash, RunState.QUEUING, origin.write(body), self.now, origin.moment), new=True
+        )
         self._runs[id] = run
         self._new_definitions[workflow.hash] = workflow
         self.to_admit.add(workflow.id)
