@@ -134,13 +134,13 @@ class _Times(Source):
         if scope.when is None:
             raise ValueError("the run has no moment to count times from")
         start = scope.when.replace(minute=0, second=0, microsecond=0)
-        end = start.astimezone(UTC) + timedelta(seconds=self.length)
+        end = start.timestamp() + self.length
         sign = 1 if self.length >= 0 else -1
         found: list[Item] = []
         try:
-            while (moment := self._step(start, sign * len(found))).astimezone(UTC) * sign <= end * sign:  # type: ignore[operator]
+            while ((moment := self._step(start, sign * len(found))).timestamp() - end) * sign <= 0:
                 found.append(Item(moment.isoformat(), when=moment.timestamp()))
-        except OverflowError:
+        except (OverflowError, ValueError):
             raise ValueError("the times leave the calendar") from None
         return found
 
