@@ -145,7 +145,7 @@ def _retry(table: RuleTable, default: Retry) -> Retry:
     if "count" not in inner:
         inner.missing("count", "how often the task is tried again")
     retry = Retry(
-        _count(inner, "count") if "count" in inner else 0,
+        _count(inner, "count"),
         Backoff(
             inner.word("backoff", _BACKOFFS, "exponential"),
             inner.duration("delay", 1.0),
