@@ -46,16 +46,17 @@ class WorkflowEngine:
 
     # Time
 
-    def open(self, tx: Connection, now: float) -> None:
-        """Find out which instants of cron were dealt with. To be called first."""
-        rules = {rule.id: rule for rule in self._book.cron_rules if rule.enabled}
+    def open(self, tx: Connection, now: float, book: Book | None = None) -> None:
+        """Find out which instants of cron were dealt with. To be called first, and with every other ``book``."""
+        book = book or self._book
+        rules = {rule.id: rule for rule in book.cron_rules if rule.enabled}
         known = {}
         for row in tx.execute(select(tables.cron)):
             if row.start in rules and rules[row.start].schedule.text == row.schedule:
                 known[row.start] = row.instant
         # What is new begins now, and must be known to have begun should we be away at its first instant.
         _remember(tx, {id: (rule.schedule.text, int(now)) for id, rule in rules.items() if id not in known})
-        self._scheduler = Scheduler(rules.values(), known, now)
+        self._scheduler, self._book = Scheduler(rules.values(), known, now), book
 
     @property
     def wake(self) -> float | None:

@@ -56,7 +56,7 @@ class _File:
         zone = top.read("timezone", find_zone, find_zone("UTC"))
         enabled = top.flag("enabled", True)
         crons, matches, afters = self._starts(zone, enabled)
-        nodes, tables = self._nodes()
+        nodes, tables = self._nodes(zone)
         undo = self._undo(nodes, tables) if not len(self.problems) else {}
         keep_meta = Texts(top.texts("keep_meta", empty=True) or (() if "keep_meta" in top else _KEPT))
         max_runs = top.number("max_runs", 1)
@@ -87,13 +87,13 @@ class _File:
             enabled=enabled,
         )
 
-    def _nodes(self) -> tuple[dict[str, Node], dict[str, RuleTable]]:
+    def _nodes(self, zone: Zone) -> tuple[dict[str, Node], dict[str, RuleTable]]:
         found: list[Node] = []
         tables: dict[str, RuleTable] = {}
         steps: dict[str, list[str]] = {}
 
         def read(table: RuleTable, defaults: Defaults) -> str:
-            node = read_node(table, defaults, self.folder)
+            node = read_node(table, defaults, self.folder, zone)
             found.append(node)
             # Read last, once it is known what it undoes.
             if "compensate" in table:
@@ -226,7 +226,7 @@ def read_stored(body: bytes) -> Workflow:
         SettingsError: if this taskbus does not understand it any more.
     """
     stored: dict[str, Any] = orjson.loads(body)
-    file = _File(Document(stored["path"], stored["data"], {}))
+    file = _File(Document(stored["path"], stored["data"], dict))
     file.read()
     file.problems.check()
     if file.workflow is None:

@@ -11,6 +11,7 @@ from task.errors import SettingsError
 from taskmasters.templates import JOB, META, TIME, Scope
 from taskmasters.workflow.items import Item, read_item, read_source, write_item
 from taskmasters.workflow.load import load_workflows, read_stored
+from taskmasters.zone import find_zone
 
 GOOD = '[[job]]\ntype = "a"\n'
 
@@ -146,7 +147,7 @@ for_each = "5..1"
             "flow.toml:6: job[1].compensate.task: a compensation knows the results of 'b' only, not 'a'",
         ),
         (GOOD + 'for_each = { fil = "x" }\n', "flow.toml:3: job[0].for_each: unknown key 'fil'; did you mean 'file'?"),
-        (GOOD + 'for_each = { file = "x.txt" }\n', "flow.toml:3: job[0].for_each: 'x.txt' must end in .jsonl"),
+        (GOOD + 'for_each = { file = "x.txt" }\n', "flow.toml:3: job[0].for_each: 'x.txt' must end in .csv"),
         (GOOD + 'for_each = { times = "-1d", by = "year" }\n', "flow.toml:3: job[0].for_each: by is 'year', which is"),
         (GOOD + 'for_each = { times = "-90000d" }\n', "flow.toml:3: job[0].for_each: times reaches further than"),
         (GOOD + "for_each = 5\n", "flow.toml:3: job[0].for_each: must be a list of texts or of tables, a range"),
@@ -210,7 +211,8 @@ TOKENS = frozenset([*TIME, *META, JOB])
 
 def items(given: object, folder: Path, when: datetime | None = None) -> list[Item]:
     scope = Scope("", when, {"day": "7"})
-    return list(read_source(given, TOKENS, folder).items(scope))
+    zone = find_zone(str(when.tzinfo) if when is not None else "UTC")
+    return list(read_source(given, TOKENS, folder, zone).items(scope))
 
 
 def test_items_of_lists(tmp_path: Path) -> None:
@@ -225,13 +227,13 @@ def test_items_of_lists(tmp_path: Path) -> None:
 def test_items_of_files(tmp_path: Path) -> None:
     """Rows of CSV with a head, and JSON lines; the name of the file is a template."""
     (tmp_path / "7.csv").write_text('name,size\r\n"a, b",1\r\nc,2\r\n')
-    (tmp_path / "rows.jsonl").write_text('{"name": "x", "n": null, "list": [1]}\n\n{"name": "y"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"name": "x", "n": null, "size": 1}\n\n{"name": "y"}\n')
     assert [dict(item.row) for item in items({"file": "{meta:day}.csv"}, tmp_path)] == [
         {"name": "a, b", "size": "1"},
         {"name": "c", "size": "2"},
     ]
     assert [dict(item.row) for item in items({"file": "rows.jsonl"}, tmp_path)] == [
-        {"name": "x", "list": "[1]"},
+        {"name": "x", "size": "1"},
         {"name": "y"},
     ]
 
@@ -239,19 +241,19 @@ def test_items_of_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("a.csv", b"a,b\n1\n", r"a.csv:2: has not as many columns"),
+        ("a.csv", b"a,b\n1\n", r"a.csv:2: has 1 values for 2 columns"),
         ("a.csv", b'a,b\n"1,2\n', r"a.csv:\d: unexpected end"),
-        ("a.jsonl", b'{"a": 1}\n{\n', r"a.jsonl:2: not JSON"),
-        ("a.jsonl", b"[1]\n", r"a.jsonl:1: not a JSON object"),
-        ("a.jsonl", b'{"a": "\xff"}\n', r"a.jsonl is not UTF-8"),
-        ("a.jsonl", None, r"a.jsonl cannot be read: No such file"),
+        ("a.jsonl", b'{"a": 1}\n{\n', r"a.jsonl:2: is not JSON"),
+        ("a.jsonl", b"[1]\n", r"a.jsonl:1: is not a JSON object"),
+        ("a.jsonl", b'{"a": "\xff"}\n', r"a.jsonl: is not UTF-8"),
+        ("a.jsonl", None, r"a.jsonl: cannot be read: No such file"),
     ],
 )
 def test_files_that_are_wrong(tmp_path: Path, name: str, text: bytes | None, told: str) -> None:
     """What cannot be read is told with file and line."""
     if text is not None:
         (tmp_path / name).write_bytes(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(SettingsError, match=told):
         items({"file": name}, tmp_path)
 
 

@@ -18,6 +18,7 @@ from task.codec import decode, encode, encode_done
 from task.errors import StateError
 from task.task import Task
 from taskmasters.clock import SystemClock
+from taskmasters.reload import RuleFile
 from taskmasters.store import Store, open_store
 from taskmasters.store.outbox import OUTBOX
 from taskmasters.workflow.book import Book
@@ -250,7 +251,7 @@ def test_it_runs_and_tells(tmp_path: Path, instances: int) -> None:
                 await producer.publish_many([Message("requests", body) for body in (*requests, requests[0], b"no")])
                 await await_until(lambda: len(workers.ends) == 20)
                 await await_until(lambda: sum(m.done.stats.results["completed"] for m in masters) == 20 * 11)
-                report = WorkflowReport(one, {"state": "here"})
+                report = WorkflowReport(one, RuleFile(str(tmp_path / "flow.toml"), load_workflows), {"state": "here"})
                 told = report.statistics()
                 assert report.ready() == (True, "ok")
                 for master in masters:
@@ -300,7 +301,10 @@ def test_a_state_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.Monk
             await (await bus.producer()).publish("requests", encode(Task("flow", id="r")))
             await await_until(lambda: len(master.trouble) and all(inbox.stats.received for inbox in master.inboxes[1:]))
             assert master.trouble == "no room"
-            assert WorkflowReport(master, {}).ready() == (False, "no room")
+            assert WorkflowReport(master, RuleFile(str(tmp_path / "flow.toml"), load_workflows), {}).ready() == (
+                False,
+                "no room",
+            )
             failing = False
             await await_until(lambda: workers.ends)
             await await_until(lambda: not master.trouble)
@@ -327,5 +331,42 @@ def test_a_state_that_cannot_be_mended_ends_it(tmp_path: Path, monkeypatch: pyte
             monkeypatch.setattr(master._store, "run", broken)
             with pytest.raises(StateError, match="not a database"):
                 await master.run()
+
+    asyncio.run(main())
+
+
+def test_a_changed_folder_is_taken_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A right change of any file is taken for new runs; a wrong one is told and the old workflows go on."""
+    monkeypatch.setattr(RuleFile, "interval", 0.01)
+    flows = tmp_path / "flows"
+    (flows / "more").mkdir(parents=True)
+    (tmp_path / "flow.toml").write_text(FILE)
+    inner = flows / "more" / "b.toml"
+    inner.write_text('[[job]]\ntype = "old"\n')
+
+    async def main() -> None:
+        file = RuleFile(str(flows), load_workflows)
+        async with connect(f"memory:{uuid4().hex}") as bus, taskmaster(tmp_path, bus) as master:
+            master.use(Book(file.rules, read_stored))
+            running = asyncio.create_task(master.run())
+            producer = await bus.producer()
+
+            async def ask(id: str, topic: str) -> None:
+                await producer.publish("requests", encode(Task("b", id=id)))
+                async with asyncio.timeout(10):
+                    while not await bus.peek(topic):  # noqa: ASYNC110 - nothing tells that a task has come
+                        await asyncio.sleep(0.005)
+
+            async with file.watched(lambda rules: master.use(Book(rules, read_stored))):
+                await await_until(lambda: master._next is None)
+                await ask("1", "old")
+                inner.write_text('[[job]]\ntype = "new"\ntaks = "x"\n')
+                await await_until(lambda: "did you mean 'task'" in file.trouble)
+                inner.write_text('[[job]]\ntype = "new"\ntask = "x"\n')
+                await await_until(lambda: file.reloads == 1 and master._next is None)
+                await ask("2", "new")
+                assert file.trouble == ""
+            master.stop()
+            await running
 
     asyncio.run(main())
