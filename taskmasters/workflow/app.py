@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +111,12 @@ async def _work(file: RuleFile[list[Workflow]], options: WorkflowOptions, store:
 def _play(workflows: Sequence[Workflow], now: float) -> Exit:
     failed = False
     for one in workflows:
-        store = open_store(":memory:", OUTBOX, TABLES)
         try:
-            # Requests, so that a workflow that other things start is shown too.
-            engine = WorkflowEngine(Book([_requestable(one)], read_stored), None)
-            for body in play(engine, store, [_example(one, now)], now):
+            for body in play(one, _example(one, now), now):
                 click.echo(body)
-            for run, error in store.call(engine.failures):
-                click.echo(f"run {run} would fail: {error}", err=True)
-                failed = True
-        finally:
-            store.close()
+        except SettingsError as error:
+            click.echo(f"taskbus: {error}", err=True)
+            failed = True
     return Exit.FAILED if failed else Exit.OK
 
 
@@ -130,10 +124,6 @@ def _example(one: Workflow, now: float) -> Task:
     instant = one.crons[0].schedule.next(int(now)) if one.crons else None
     meta = {} if instant is None else {CRON: instant_text(instant)}
     return Task(one.id, id="dry-run", meta=meta)
-
-
-def _requestable(one: Workflow) -> Workflow:
-    return replace(one, enabled=True, requests=True, max_runs=None)
 
 
 def _check_topics(workflows: Sequence[Workflow], done: str, requests: str | None) -> None:

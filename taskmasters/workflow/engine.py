@@ -175,15 +175,17 @@ class WorkflowEngine:
             return Fate(
                 "dead", "no-workflow", f"there is no workflow {task.type!r} to ask for{nearest(task.type, known)}"
             )
-        return self._start(work, workflow, task, id, requested=True)
+        # A request that is tried again, by another workflow or by the retry taskmaster, asks for another run.
+        attempt = task.meta.get(ATTEMPT, "1")
+        return self._start(work, workflow, task, id if attempt == "1" else f"{id} {attempt}", requested=True)
 
-    def _start(self, work: _Work, workflow: Workflow, task: Task, id: str, *, requested: bool) -> Fate:
+    def _start(self, work: _Work, workflow: Workflow, task: Task, key: str, *, requested: bool) -> Fate:
         try:
             moment = parse_time(task.meta[CRON]) if CRON in task.meta else task.created
         except (ValueError, OverflowError):
             return Fate("dead", "bad-cron", f"its meta {CRON!r} is {task.meta[CRON][:40]!r}, not a time")
         seconds = work.now if moment is None else moment.timestamp()
-        run = work.add_run(workflow, Origin(id, dict(task.meta), seconds, requested=requested), encode(task))
+        run = work.add_run(workflow, Origin(key, dict(task.meta), seconds, requested=requested), encode(task))
         return Fate("repeated" if run is None else "started")
 
     def _done(self, work: _Work, task: Task, id: str) -> Fate:

@@ -145,12 +145,16 @@ def _retry(table: RuleTable, default: Retry) -> Retry:
     inner = table.table("retry")
     if "count" not in inner:
         inner.missing("count", "how often the task is tried again")
+    delay = inner.duration("delay", 1.0)
+    longest = inner.duration("max_delay", max(900.0, delay))
+    if longest < delay:
+        inner.wrong("max_delay", "must not be shorter than delay")
     retry = Retry(
         _count(inner, "count"),
         Backoff(
             inner.word("backoff", _BACKOFFS, "exponential"),
-            inner.duration("delay", 1.0),
-            inner.duration("max_delay", 900.0),
+            delay,
+            longest,
             jitter=False,
         ),
         inner.flag("jitter", True),

@@ -621,6 +621,27 @@ def test_a_workflow_in_a_workflow(tmp_path: Path) -> None:
     assert {run["state"] for run in flow.runs()} == {"Completed"}
 
 
+def test_a_workflow_in_a_workflow_is_tried_again(tmp_path: Path) -> None:
+    """Its next attempt is a run of its own, whose end is that of the attempt."""
+    flow = Flow(
+        tmp_path,
+        {
+            "outer": '[[job]]\ntype = "inner"\ntopic = "requests"\nretry = { count = 1, delay = 0 }',
+            "inner": '[[job]]\ntype = "a"',
+        },
+    )
+    flow.request("outer")
+    (request,) = flow.sent()
+    flow.request("inner", request.id or "", **request.meta)
+    flow.finish("a")
+    assert flow.done(flow.ends[0], result="error") == ["retried"]
+    (again,) = flow.sent()
+    assert flow.request("inner", again.id or "", **again.meta) == "started"
+    flow.finish()
+    assert flow.done(flow.ends[1]) == ["completed"]
+    assert [run["state"] for run in flow.runs("inner")] == ["Failed", "Completed"]
+
+
 def test_cancel(tmp_path: Path) -> None:
     """Nothing more is started, what was not sent is taken back, and what reports later is passed over."""
     flow = Flow(tmp_path, STEPS)

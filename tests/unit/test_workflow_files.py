@@ -140,6 +140,10 @@ for_each = "5..1"
             GOOD + '[[job]]\ntype = "b"\neach = "a"\ntask = "{item}"\n',
             "flow.toml:6: job[1].task: uses an item, and 'a' has none: it has no for_each",
         ),
+        (
+            GOOD + 'retry = { count = 1, delay = "1h", max_delay = "1m" }\n',
+            "flow.toml:3: job[0].retry.max_delay: must not be shorter than delay",
+        ),
         (GOOD + "retry = 1001\n", "flow.toml:3: job[0].retry: must be at most 1000"),
         (GOOD + 'compensate = { type = "c", each = "a" }\n', "flow.toml:3: job[0].compensate.each: unknown key"),
         (

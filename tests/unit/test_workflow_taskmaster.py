@@ -178,6 +178,7 @@ class Workers:
                 await consumer.ack([delivery])
 
 
+@pytest.mark.slow
 def test_crash_between_any_two_steps(tmp_path: Path) -> None:
     """Whatever was the last thing it did, the next process goes on: the same ids, and the run completes once."""
     (tmp_path / "flow.toml").write_text(FILE)
