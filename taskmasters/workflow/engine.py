@@ -57,6 +57,12 @@ class WorkflowEngine:
         # What is new begins now, and must be known to have begun should we be away at its first instant.
         _remember(tx, {id: (rule.schedule.text, int(now)) for id, rule in rules.items() if id not in known})
         self._scheduler, self._book = Scheduler(rules.values(), known, now), book
+        # Runs that began with older files are known from the start, for what they wait for.
+        work = self._work(tx, now)
+        active = tables.runs.c.state.in_([str(RunState.QUEUING), *map(str, ACTIVE)])
+        older = select(tables.runs.c.definition).where(active).distinct()
+        for hash in tx.execute(older).scalars().all():
+            work.definition(hash)
 
     @property
     def wake(self) -> float | None:
@@ -165,7 +171,7 @@ class WorkflowEngine:
 
     def _walk(self, work: _Work, run: RunRow) -> Walk:
         if run.id not in work.walks:
-            work.walks[run.id] = Walk(work, run, self._completed, self._done_topic)
+            work.walks[run.id] = Walk(work, run, self._done_topic)
         return work.walks[run.id]
 
     def _request(self, work: _Work, task: Task, id: str) -> Fate:
@@ -247,8 +253,18 @@ class WorkflowEngine:
             outbox.withdraw(work.tx, [outgoing_id(job) for job in work.open_jobs(run)])
             self._walk(work, run).cancel()
 
-    def _completed(self, work: Work, run: RunRow, job: str | None) -> None:
-        """Start what begins after this."""
+    def _cross(self, work: _Work) -> None:
+        """What has ended may be waited for by runs of other workflows, or begin some."""
+        while work.ended:
+            run, row = work.ended.popleft()
+            if row is None or row.state == NodeState.COMPLETED:
+                self._begin_after(work, run, None if row is None else row.name)
+            for name, job in () if row is None else self._book.waiting(run.workflow, row.name):
+                other = work.sibling(run, name)
+                if row is not None and other is not None and other.state in ACTIVE:
+                    self._walk(work, other).outside_ended(job, run, row)
+
+    def _begin_after(self, work: Work, run: RunRow, job: str | None) -> None:
         for workflow, after in self._book.following(run.workflow, job):
             if after.any or all(self._has_completed(work, run, name, of) for name, of in after.parents):
                 origin = run.from_
@@ -266,12 +282,14 @@ class WorkflowEngine:
 
     def _close(self, work: _Work) -> None:
         """Let runs begin that may, and write everything."""
+        self._cross(work)
         work.flush()
         while work.to_admit:
             names = sorted(work.to_admit)
             work.to_admit.clear()
             for name in names:
                 self._admit(work, name)
+            self._cross(work)
             work.flush()
 
     def _admit(self, work: _Work, name: str) -> None:

@@ -58,9 +58,10 @@ def _node(node: Node) -> str:
         said.append(f"for each {node.source}")
     if node.each is not None:
         said.append(f"for each task of {node.each}")
-    if node.depends_on:
+    parents = [*node.depends_on, *map(".".join, node.outside)]
+    if parents:
         how = {On.COMPLETED: "", On.FAILED: " failed", On.ENDED: " ended"}[node.on]
-        said.append(f"after {(' or ' if node.any else ' and ').join(node.depends_on)}{how}")
+        said.append(f"after {(' or ' if node.any else ' and ').join(parents)}{how}")
     said += [f"if {condition}" for condition in node.conditions]
     if node.retry.count:
         said.append(f"{node.retry.count} retries ({node.retry.backoff.kind})")

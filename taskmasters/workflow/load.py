@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -211,8 +211,9 @@ def load_workflows(path: str) -> list[Workflow]:
         file.read()
     _check_ids(files)
     if not failures:
-        _check_afters(files)
+        _check_names(files)
         _check_cycles(files)
+        _check_waiting(files)
     told = [*failures, *(text for file in files for text in file.problems.told())]
     if told:
         raise SettingsError("\n".join([f"{len(told)} mistakes:", *told]) if len(told) > 1 else told[0])
@@ -256,16 +257,40 @@ def _check_ids(files: Sequence[_File]) -> None:
         seen.setdefault(file.id, file.document.path)
 
 
-def _check_afters(files: Sequence[_File]) -> None:
+def _check_names(files: Sequence[_File]) -> None:
     known = {file.id: file.workflow for file in files}
     for file in files:
-        for after in file.workflow.afters if file.workflow else ():
-            for name, job in after.parents:
-                place = (*after.place, "after")
-                if name not in known:
-                    file.problems.add(place, f"there is no workflow {name!r}{nearest(name, sorted(known))}")
-                elif (parent := known[name]) is not None and job is not None and job not in parent.nodes:
-                    file.problems.add(place, f"{name!r} has no job {job!r}{nearest(job, sorted(parent.nodes))}")
+        for (name, job), place in _named(file.workflow):
+            if name not in known:
+                file.problems.add(place, f"there is no workflow {name!r}{nearest(name, sorted(known))}")
+            elif (parent := known[name]) is not None and job is not None and job not in parent.nodes:
+                file.problems.add(place, f"{name!r} has no job {job!r}{nearest(job, sorted(parent.nodes))}")
+
+
+def _named(workflow: Workflow | None) -> Iterator[tuple[tuple[str, str | None], Place]]:
+    """What a workflow names of others, and where."""
+    if workflow is not None:
+        for after in workflow.afters:
+            yield from ((parent, (*after.place, "after")) for parent in after.parents)
+        for node in workflow.nodes.values():
+            yield from ((parent, (*node.place, "depends_on")) for parent in node.outside)
+
+
+def _check_waiting(files: Sequence[_File]) -> None:
+    """Tell of jobs of several workflows that wait for each other."""
+    graph: dict[str, list[str]] = {}
+    nodes: dict[str, tuple[_File, Node]] = {}
+    for file in files:
+        for node in file.workflow.nodes.values() if file.workflow else ():
+            name = f"{file.id}.{node.name}"
+            nodes[name] = (file, node)
+            inside = node.depends_on if node.each is None else (node.each,)
+            graph[name] = [*(f"{file.id}.{parent}" for parent in inside), *map(".".join, node.outside)]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        file, node = nodes[error.args[1][0]]
+        file.problems.add((*node.place, "depends_on"), f"waits for itself: {' → '.join(error.args[1])}")
 
 
 def _check_cycles(files: Sequence[_File]) -> None:

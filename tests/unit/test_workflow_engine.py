@@ -594,6 +594,73 @@ def test_workflows_after_others(tmp_path: Path) -> None:
     assert [run["workflow"] for run in flow.runs()].count("first") == 2
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["its run began before", "its run begins after"])
+def test_jobs_of_other_workflows(tmp_path: Path, state_url: str, late: bool) -> None:
+    """A job waits for jobs of another workflow's run with the same key, whichever of the runs begins first."""
+    flow = Flow(
+        tmp_path,
+        {
+            "visits": '[[job]]\ntype = "v"\n[[job]]\ntype = "v2"\n[[job]]\ntype = "v3"\ndepends_on = "v2"',
+            "report": """
+                [[job]]
+                type = "prepare"
+                [[job]]
+                type = "report"
+                depends_on = ["prepare", "visits.v"]
+                [[job]]
+                type = "either"
+                depends_on = ["visits.v", "visits.v2"]
+                when = "any"
+                [[job]]
+                type = "sorry"
+                depends_on = "visits.v2"
+                on = "failed"
+                [[job]]
+                type = "skipped"
+                depends_on = "visits.v3"
+                """,
+        },
+        state_url,
+    )
+    if not late:
+        flow.request("report", id="k")
+        flow.done(*flow.sent())
+    flow.request("visits", id="other")
+    flow.done(*flow.sent())
+    assert flow.values() == ["v3"], "the run of another key is waited for by nobody"
+    flow.request("visits", id="k")
+    v, v2 = flow.sent()
+    flow.done(v)
+    flow.done(v2, result="error", msg="no")
+    if late:
+        flow.request("report", id="k")
+        flow.done(*[task for task in flow.sent() if task.type == "prepare"])
+    flow.finish()
+    assert sorted(task.type for task in flow.all if task.meta["workflow"] == "report") == [
+        "either",
+        "prepare",
+        "report",
+        "sorry",
+    ]
+    flow.done(*flow.all)
+    (report,) = flow.runs("report")
+    assert report["state"] == "Completed"
+    flow.store.close()
+
+
+def test_a_run_of_an_older_file_still_gets_what_it_waits_for(tmp_path: Path) -> None:
+    """What a run waits for is known after a restart though its file says something else now."""
+    files = {"a": '[[job]]\ntype = "x"\n', "b": '[[job]]\ntype = "y"\ndepends_on = "a.x"\n'}
+    flow = Flow(tmp_path, files, str(tmp_path / "s.db"))
+    flow.request("b", id="k")
+    (flow.folder / "b.toml").write_text('[[job]]\ntype = "z"\n')
+    flow.restart()
+    flow.request("a", id="k")
+    assert flow.finish() == ["x", "y"]
+    assert {run["state"] for run in flow.runs()} == {"Completed"}
+    flow.store.close()
+
+
 def test_a_workflow_in_a_workflow(tmp_path: Path) -> None:
     """A job that is a request for another workflow completes when that run ends."""
     flow = Flow(

@@ -189,6 +189,18 @@ def test_mistakes_of_a_folder(tmp_path: Path) -> None:
         load_workflows(str(tmp_path / "empty"))
 
 
+def test_jobs_of_workflows_that_wait_for_each_other(tmp_path: Path) -> None:
+    """Names of jobs in other files are checked, and circles through several files are found."""
+    (tmp_path / "a.toml").write_text(GOOD + 'depends_on = ["b.bb", "c.x"]\n')
+    (tmp_path / "b.toml").write_text('[[job]]\ntype = "b"\ndepends_on = "a.a"\n')
+    assert mistakes(tmp_path) == [
+        "a.toml:3: job[0].depends_on: 'b' has no job 'bb'; did you mean 'b'?",
+        "a.toml:3: job[0].depends_on: there is no workflow 'c'; known: a, b",
+    ]
+    (tmp_path / "a.toml").write_text(GOOD + 'depends_on = "b.b"\n')
+    assert mistakes(tmp_path) == ["a.toml:3: job[0].depends_on: waits for itself: a.a → b.b → a.a"]
+
+
 def test_cycles_of_workflows(tmp_path: Path) -> None:
     """Workflows that start each other through done tasks would go on without end."""
     (tmp_path / "a.toml").write_text('[[start]]\ndone.type = "y"\n[[job]]\ntype = "x"\n')
