@@ -156,6 +156,8 @@ class WorkflowEngine:
             for table in (tables.attempts, tables.jobs, tables.nodes):
                 tx.execute(delete(table).where(table.c.run.in_(ids)))
             tx.execute(delete(tables.runs).where(tables.runs.c.id.in_(ids)))
+            unused = tables.definitions.c.id.not_in(select(tables.runs.c.definition))
+            tx.execute(delete(tables.definitions).where(unused))
         return len(ids)
 
     @staticmethod

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from task.status import Metric
+from taskmasters.cron.rules import instant_text
 from taskmasters.reload import RuleFile
 from taskmasters.workflow.definition import Workflow
 from taskmasters.workflow.taskmaster import WorkflowTaskmaster
@@ -44,6 +45,10 @@ class WorkflowReport:
             "refused": master.relay.refused,
             "lease_lost": sum(stats.lease_lost for stats in inboxes),
             "bus_errors": sum(stats.bus_errors for stats in inboxes) + master.relay.failed,
+            "next": {
+                start: None if instant is None else instant_text(instant)
+                for start, instant in master.engine.upcoming().items()
+            },
             "trouble": master.trouble,
         }
 

@@ -31,6 +31,8 @@ class Walk:
         self._done_topic = done_topic
         self._ended: deque[NodeRow] = deque()
         self._kept: set[str] | None = None
+        # What ended in the transaction in which this run begins is seen when it begins, and told afterwards.
+        self._counted: set[tuple[str, str, str]] = set()
 
     def begin(self) -> None:
         """Start what waits for nothing."""
@@ -45,13 +47,15 @@ class Walk:
                 other = self._work.sibling(run, workflow)
                 row = None if other is None else self._work.find_node(other.id, job)
                 if other is not None and row is not None and row.ended is not None:
+                    self._counted.add((node.name, workflow, job))
                     self._met(node, row, self._work.workflow(other).node(job))
         self._settle()
 
     def outside_ended(self, name: str, other: RunRow, row: NodeRow) -> None:
         """A job of another workflow's run has ended that the node ``name`` waits for, if the run is of that kind."""
         node = self._definition.nodes.get(name)
-        if node is not None and (other.workflow, row.name) in node.outside:
+        parent = (other.workflow, row.name)
+        if node is not None and parent in node.outside and (name, *parent) not in self._counted:
             self._met(node, row, self._work.workflow(other).node(row.name))
             self._settle()
 

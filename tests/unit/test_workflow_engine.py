@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from task.retry import Backoff
 from task.task import Task
 from taskmasters.store import outbox
+from taskmasters.store.inbox import Arrival
 from taskmasters.store.relay import Refused
+from taskmasters.workflow import tables
 from taskmasters.workflow.definition import Retry
+from taskmasters.workflow.looking import show_run
 from tests.flows import START, Flow
 
 #: Requests are broken into steps, steps into jobs: side by side in a step, one step after the other.
@@ -648,6 +652,23 @@ def test_jobs_of_other_workflows(tmp_path: Path, state_url: str, late: bool) -> 
     flow.store.close()
 
 
+def test_what_ends_while_another_run_begins_counts_once(tmp_path: Path) -> None:
+    """Both runs begin in one transaction, and a job of the one that has no tasks ends at once."""
+    flow = Flow(
+        tmp_path,
+        {
+            "a": '[[job]]\ntype = "none"\nfor_each = "{meta:nothing}"\n',
+            "b": '[[job]]\ntype = "x"\n[[job]]\ntype = "y"\ndepends_on = ["a.none", "x"]\n',
+        },
+    )
+    arrivals = [Arrival(Task(name, id="k", meta={"nothing": ""}), "k") for name in "ab"]
+    assert [fate.name for fate in flow.call(lambda tx: flow.engine.requests(tx, arrivals, flow.now))] == ["started"] * 2
+    assert flow.values() == ["x"]
+    (run,) = flow.runs("b")
+    jobs = flow.call(lambda tx: show_run(tx, run["run"]))["jobs"]
+    assert {job["job"]: job["state"] for job in jobs} == {"x": "running", "y": "waiting"}
+
+
 def test_a_run_of_an_older_file_still_gets_what_it_waits_for(tmp_path: Path) -> None:
     """What a run waits for is known after a restart though its file says something else now."""
     files = {"a": '[[job]]\ntype = "x"\n', "b": '[[job]]\ntype = "y"\ndepends_on = "a.x"\n'}
@@ -741,6 +762,11 @@ def test_runs_that_ended_are_forgotten_in_time(tmp_path: Path) -> None:
     assert flow.call(lambda tx: flow.engine.forget(tx, START + 500)) == 1
     flow.finish()
     assert [run["state"] for run in flow.runs()] == ["Completed"]
+    assert flow.call(lambda tx: tx.execute(select(func.count()).select_from(tables.definitions)).scalar()) == 1
+    flow.now += 1000
+    assert flow.call(lambda tx: flow.engine.forget(tx, flow.now)) == 1
+    left = [select(func.count()).select_from(table) for table in tables.TABLES.tables]
+    assert flow.call(lambda tx: [tx.execute(count).scalar() for count in left]) == [0] * len(left)
 
 
 def test_a_run_keeps_to_the_file_it_began_with(tmp_path: Path) -> None:
