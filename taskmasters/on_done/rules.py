@@ -14,7 +14,7 @@ from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, ITEM, META, PARENT, TIME, Template
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["RESERVED", "Gather", "OnDoneRule", "load_on_done_rules"]
+__all__ = ["RESERVED", "Gather", "OnDoneRule", "load_on_done_rules", "read_match"]
 
 #: Meta keys every child carries: the id of the done task it was made of, and of the first task of the chain.
 PARENT_KEY, ROOT_KEY = "parent", "root"
@@ -110,14 +110,14 @@ def _matches(table: RuleTable) -> tuple[tuple[Match, ...], str, Gather | None]:
             if key in table:
                 table.text(key)
                 table.wrong(key, "means nothing without all = [ … ], the done tasks to wait for")
-        match, said = _match(table.table("match"))
+        match, said = read_match(table.table("match"))
         if "match" not in table:
             table.missing("match", 'which done tasks it is for, as in match = { type = "hello-world" }')
         return (match,), said, None
     if "match" in table:
         table.table("match")
         table.wrong("match", "stands beside all: give one of them")
-    found = [_match(each) for each in table.tables("all")]
+    found = [read_match(each) for each in table.tables("all")]
     if not 2 <= len(found) <= _MOST_PARTS:
         table.wrong("all", f"must name 2 to {_MOST_PARTS} kinds of done tasks")
     if "by" not in table:
@@ -128,7 +128,7 @@ def _matches(table: RuleTable) -> tuple[tuple[Match, ...], str, Gather | None]:
     return tuple(match for match, _ in found), "+".join(said for _, said in found), gather
 
 
-def _match(table: RuleTable) -> tuple[Match, str]:
+def read_match(table: RuleTable) -> tuple[Match, str]:
     """What to match, and how the rule is called if it has no id."""
     types, jobs, values = table.texts("type"), table.texts("job"), table.texts("value")
     wanted = table.table("meta")
