@@ -22,6 +22,7 @@ import pytest
 from tests.servers.nats import NatsServer
 from tests.servers.nsq import Lookupd, Nsqd
 from tests.servers.process import free_port
+from tests.servers.pubsub import PubsubEmulator
 
 __all__ = ["BROKERS", "Started", "down", "main", "up"]
 
@@ -110,8 +111,18 @@ def _nsq(folder: Path) -> tuple[str, list[int]]:
     return nsqd.url(max_lease="2h"), [*(lookup.pid for lookup in lookups), nsqd.pid]
 
 
+def _pubsub(folder: Path) -> tuple[str, list[int]]:
+    emulator = PubsubEmulator(folder, port=free_port(8085))
+    emulator.start()
+    return emulator.url, [emulator.pid]
+
+
 #: How each is started: the folder for its data → its URL, and its processes.
-BROKERS: dict[str, Callable[[Path], tuple[str, list[int]]]] = {"nats": _nats, "nsq": _nsq}
+BROKERS: dict[str, Callable[[Path], tuple[str, list[int]]]] = {
+    "nats": _nats,
+    "nsq": _nsq,
+    "pubsub": _pubsub,
+}
 
 
 def _write(folder: Path, started: list[Started]) -> None:
