@@ -46,6 +46,8 @@ class Capabilities:
     replay: bool = False
     #: An unsettled message comes back when its consumer dies or lets the lease pass.
     lease: bool = False
+    #: Messages are assigned to consumers before they ask: an idle one cannot take what waits behind a busy one.
+    partitioned: bool = False
     #: The longest a lease can be extended to in all; ``None`` = without limit. Only with ``lease``.
     lease_ceiling: float | None = None
     #: ``Message.delay`` is honoured by the bus. The longest one; ``None`` = not at all, ``inf`` = without limit.
@@ -54,6 +56,8 @@ class Capabilities:
     nack_delay: float | None = None
     #: ``Delivery.attempt`` counts deliveries, those of crashed consumers included.
     attempts: bool = False
+    #: A released delivery counts as an attempt like any other. Only with ``attempts``.
+    release_counts: bool = False
     #: ``Delivery.history`` holds the reasons given to earlier nacks.
     history: bool = False
     #: Order of delivery.
@@ -66,6 +70,9 @@ class Capabilities:
     broadcast: bool = False
     #: ``Bus.depth`` works.
     depth: bool = False
+    #: ``Depth`` counts what was nacked, released or delayed as such. Where not, that may be part of ``in_flight`` until
+    #: it is delivered again, and only the total is exact. Only with ``depth``.
+    depth_tells_delayed: bool = False
     #: ``Bus.peek`` works.
     peek: bool = False
     #: ``Bus.topics`` works.

@@ -27,7 +27,7 @@ from task.errors import TaskError
 from task.task import Task, derive_id
 from task.uri import URI, escape
 
-__all__ = ["COMMON", "ITEM", "META", "PARENT", "TIME", "MissingValueError", "Scope", "Template"]
+__all__ = ["COMMON", "ITEM", "META", "PARENT", "ROW", "TIME", "MissingValueError", "Scope", "Template"]
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _PATH_SAFE = "/:@!$&'()*+,;="
@@ -47,6 +47,7 @@ class Scope:
     parent: Task | None = None
     item: str = ""
     index: int = 0
+    row: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _Value = Callable[[Scope, str], str | None]
@@ -126,9 +127,11 @@ ITEM: Mapping[str, _Value] = {
     "item": lambda scope, key: scope.item,
     "index": lambda scope, key: str(scope.index),
 }
-_ALL = {**TIME, **COMMON, **META, **PARENT, **ITEM}
+#: One row of a file, by column.
+ROW: Mapping[str, _Value] = {"row": lambda scope, key: scope.row.get(key)}
+_ALL = {**TIME, **COMMON, **META, **PARENT, **ITEM, **ROW}
 #: Tokens that say what of with a key.
-_KEYED = ("meta", "parent.query")
+_KEYED = ("meta", "parent.query", "row")
 #: Tokens whose value is percent-encoded already.
 _ENCODED = ("parent.origin", "parent.path", "parent.filename")
 _FILTERS = ("raw", "quote", "default")

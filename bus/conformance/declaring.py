@@ -34,6 +34,9 @@ class DeclaringTests:
             elif field.name not in ("durability", "order"):
                 assert isinstance(value, bool), f"{field.name} is {value!r}: True or False"
         assert caps.lease_ceiling is None or caps.lease, "lease_ceiling without lease"
+        assert not caps.partitioned or caps.shared, "partitioned without shared"
+        assert not caps.release_counts or caps.attempts, "release_counts without attempts"
+        assert not caps.depth_tells_delayed or caps.depth, "depth_tells_delayed without depth"
         assert not caps.finite or not caps.lease or caps.retained, "a lease on what cannot be received"
         json.dumps(caps.describe(), allow_nan=False)
 

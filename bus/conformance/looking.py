@@ -20,7 +20,7 @@ Seen = TypeVar("Seen")
 class LookingTests:
     """What people, dashboards and autoscalers are told."""
 
-    @case("depth", lacks=["finite"])
+    @case("depth", "depth_tells_delayed", lacks=["finite"])
     async def test_depth_counts_every_state(self, bench: Bench) -> None:
         """Ready and in flight are counted apart and follow every settlement."""
         consumer = await bench.feed(bodies(5))
@@ -35,7 +35,23 @@ class LookingTests:
         await bench.drain(await bench.consumer(), [*bodies(5)[3:], *(delivery.body for delivery in held[1:])])
         await _becomes(bench, Depth(0), lambda: bench.bus.depth(bench.topic, "g"))
 
-    @case("depth", "publish_delay", lacks=["finite"])
+    @case("depth", lacks=["finite", "depth_tells_delayed"])
+    async def test_depth_counts_everything(self, bench: Bench) -> None:
+        """Without ``depth_tells_delayed`` the total follows every settlement, and what is held is in flight."""
+        consumer = await bench.feed(bodies(5))
+        await _becomes(bench, Depth(5), lambda: bench.bus.depth(bench.topic, "g"))
+        held = await bench.take(consumer, 3)
+        await _becomes(bench, Depth(2, 0, 3), lambda: bench.bus.depth(bench.topic, "g"))
+        await consumer.ack(held[:1])
+        await consumer.nack(held[1:2], delay=min(60.0, bench.caps.nack_delay or 0.0))
+        await _becomes(bench, 4, lambda: _total(bench))
+        assert (await bench.bus.depth(bench.topic, "g")).delayed == 0, (
+            "it tells the delayed: declare depth_tells_delayed"
+        )
+        await consumer.close()
+        await _becomes(bench, 4, lambda: _total(bench))
+
+    @case("depth", "depth_tells_delayed", "publish_delay", lacks=["finite"])
     async def test_depth_counts_the_delayed(self, bench: Bench) -> None:
         """A delayed message is counted as delayed, and as ready when it is due."""
         consumer = await bench.consumer()
@@ -161,6 +177,10 @@ class LookingTests:
         bus = await bench.connect()
         await bus.close()
         await bus.health()
+
+
+async def _total(bench: Bench) -> int:
+    return (await bench.bus.depth(bench.topic, "g")).total
 
 
 async def _states(bench: Bench) -> list[tuple[bytes, str]]:

@@ -272,6 +272,6 @@ class GroupModel(RuleBasedStateMachine):
         return True
 
     def _uncounted(self, known: _Known) -> frozenset[int]:
-        if self.target.release_counts:
+        if self.caps.release_counts:
             return known.counts
         return frozenset(count - 1 for count in known.counts)

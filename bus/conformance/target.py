@@ -63,10 +63,6 @@ class Target:
     restart: Callable[[], None] | None = None
     #: Kills the bus's server with SIGKILL and starts it again. ``None`` = it has no server.
     kill: Callable[[], None] | None = None
-    #: This bus counts a released delivery as an attempt and the adapter cannot help it.
-    release_counts: bool = False
-    #: Messages are assigned to consumers before they ask: an idle one cannot take what waits behind a busy one.
-    partitioned: bool = False
 
     def connect(self) -> Bus:
         """A new connection, not yet opened."""

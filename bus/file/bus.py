@@ -65,6 +65,7 @@ class FileBus(Bus):
         atomic_finish=True,
         broadcast=True,
         depth=True,
+        depth_tells_delayed=True,
         peek=True,
         topics=True,
         text_lines=True,

@@ -61,6 +61,7 @@ class MemoryBus(Bus):
         atomic_finish=True,
         broadcast=True,
         depth=True,
+        depth_tells_delayed=True,
         peek=True,
         topics=True,
         max_size=1024**2,

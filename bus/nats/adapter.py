@@ -39,6 +39,7 @@ class NatsBus(Bus):
         lease=True,
         nack_delay=float("inf"),
         attempts=True,
+        release_counts=True,
         order=Order.TOPIC,
         dedupe=DEDUPE,
         broadcast=True,

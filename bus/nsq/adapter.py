@@ -41,6 +41,7 @@ class NsqBus(Bus):
         publish_delay=3600.0,
         nack_delay=3600.0,
         attempts=True,
+        release_counts=True,
         broadcast=True,
         max_size=1024**2,
     )
@@ -64,6 +65,7 @@ class NsqBus(Bus):
             nack_delay=options.max_delay,
             max_size=options.max_size,
             depth=self._nodes.looks,
+            depth_tells_delayed=self._nodes.looks,
             topics=self._nodes.looks,
         )
         self._closed = False

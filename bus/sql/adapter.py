@@ -50,6 +50,7 @@ class SqliteBus(Bus):
         atomic_finish=True,
         broadcast=True,
         depth=True,
+        depth_tells_delayed=True,
         peek=True,
         topics=True,
         max_size=1024**2,

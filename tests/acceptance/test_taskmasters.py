@@ -105,6 +105,37 @@ def run_killed(folder: Path, args: list[str], finished: Callable[[], bool], kill
 
 
 @pytest.mark.slow
+def test_cron_rules_edited_while_it_runs(tmp_path: Path) -> None:
+    """A bad edit is reported and the old rules go on; a good one takes over; no second is sent twice."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(EVERY_SECOND)
+    log = tmp_path / "log"
+    with log.open("wb") as err:
+        process = start("taskmaster", "cron", "rules.toml", "--bus", "sqlite:work.db", cwd=tmp_path, stderr=err)
+    try:
+        wait_until(lambda: sent(tmp_path) >= 1, 30)
+        rules.write_text(EVERY_SECOND.replace("* * * * * *", "61 * * * * *"))
+        wait_until(lambda: "does not fit the second" in log.read_text(), 30)
+        reached = sent(tmp_path)
+        wait_until(lambda: sent(tmp_path) > reached, 30)
+        rules.write_text(EVERY_SECOND + EVERY_SECOND.replace("tick", "tock"))
+        wait_until(lambda: "new rules are in force" in log.read_text(), 30)
+        reached = sent(tmp_path)
+        wait_until(lambda: sent(tmp_path) > reached + 1, 30)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+    ticks, tocks = published(tmp_path, "tick"), published(tmp_path, "tock")
+    for tasks in (ticks, tocks):
+        instants = sorted(task.meta["cron"] for task in tasks)
+        assert len(set(instants)) == len(instants) > 1
+        seconds = [int(datetime.fromisoformat(text).timestamp()) for text in instants]
+        assert seconds == list(range(seconds[0], seconds[-1] + 1))
+
+
+@pytest.mark.slow
 def test_cron_killed_while_it_catches_up(tmp_path: Path) -> None:
     """Killed ten times while making up for 20,000 seconds: every instant is sent, each with one id."""
     (tmp_path / "rules.toml").write_text(EVERY_SECOND)

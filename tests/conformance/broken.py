@@ -375,6 +375,14 @@ class CloseForgetsConsumers(Variant):
         self._closed = True
 
 
+class DepthTakesTheDelayedForHeld(Variant):
+    """Cannot tell a delayed message from one that somebody holds."""
+
+    async def depth(self, topic: str, group: str) -> Depth:
+        seen = await super().depth(topic, group)
+        return Depth(seen.ready, 0, seen.in_flight + seen.delayed)
+
+
 class DepthOfReadyOnly(Variant):
     async def depth(self, topic: str, group: str) -> Depth:
         return Depth((await super().depth(topic, group)).ready)

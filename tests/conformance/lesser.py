@@ -65,7 +65,18 @@ class ModestBus(Variant):
         "publish_delay": None,
         "nack_delay": None,
         **dict.fromkeys(
-            ["retained", "replay", "attempts", "history", "atomic_finish", "broadcast", "depth", "peek", "topics"],
+            [
+                "depth",
+                "depth_tells_delayed",
+                "retained",
+                "replay",
+                "attempts",
+                "history",
+                "atomic_finish",
+                "broadcast",
+                "peek",
+                "topics",
+            ],
             False,
         ),
     }

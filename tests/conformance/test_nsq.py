@@ -25,7 +25,7 @@ class TestNsq(Conformance):
 
     @pytest.fixture
     def target(self, server: Nsqd) -> Target:
-        """nsqd counts every delivery as an attempt, whatever becomes of it."""
+        """One nsqd that can be restarted and killed."""
         return Target(
             url=server.url(lease="2s", max_lease="6s", max_delay="1m", max_size="64KiB"),
             durability=Durability.D1,
@@ -33,7 +33,6 @@ class TestNsq(Conformance):
             quiet=0.3,
             restart=server.restart,
             kill=server.kill,
-            release_counts=True,
         )
 
     def test_a_broadcast_uses_nothing_up(self) -> None:
