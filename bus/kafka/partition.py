@@ -1,0 +1,118 @@
+"""The messages of one partition that are ours for now, and where each of them is."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+from confluent_kafka import TopicPartition
+
+from bus.contract import Delivery
+from bus.kafka.copies import Origin
+from bus.kafka.progress import LIMIT, Progress
+
+__all__ = ["Entry", "Partition", "State"]
+
+
+class State(enum.Enum):
+    """Where a message is."""
+
+    READY = 0  #: read, and not given to anybody
+    STAGED = 1  #: counted as delivered, and about to be yielded
+    OUT = 2  #: yielded
+    SETTLING = 3  #: a copy of it is being written
+    SETTLED = 4
+    LOST = 5  #: its partition went to another consumer before it was settled
+
+
+class Entry:
+    """One message. After a release it is replaced by another, so that the old delivery settles nothing."""
+
+    __slots__ = ("body", "count", "key", "offset", "origin", "partition", "seq", "state", "version")
+
+    def __init__(
+        self, partition: Partition, offset: int, seq: int, body: bytes, key: bytes | None, origin: Origin
+    ) -> None:
+        self.partition = partition
+        self.offset = offset
+        self.seq = seq
+        self.body = body
+        self.key = key
+        self.origin = origin
+        self.state = State.READY
+        self.count = 0
+        self.version = 0
+
+    def __lt__(self, other: Entry) -> bool:
+        return self.seq < other.seq
+
+    def again(self) -> Entry:
+        """The same message, ready."""
+        return Entry(self.partition, self.offset, self.seq, self.body, self.key, self.origin)
+
+    def delivery(self) -> Delivery:
+        """What is yielded."""
+        key = None if self.key is None else self.key.decode("utf-8", "surrogateescape")
+        origin = self.origin
+        return Delivery(self.body, origin.id, origin.attempts + self.count, key, origin.history, self)
+
+
+class Partition:
+    """A partition assigned to us. ``version`` counts its changes, ``confirmed`` is the last one that was committed."""
+
+    __slots__ = ("confirmed", "delayed", "lost", "name", "number", "out", "paused", "progress", "retry", "version")
+
+    def __init__(self, name: str, number: int, progress: Progress, *, retry: bool) -> None:
+        self.name = name
+        self.number = number
+        self.progress = progress
+        self.retry = retry
+        self.version = 0
+        self.confirmed = 0
+        self.paused = False
+        self.lost = False
+        #: Staged, yielded or being settled.
+        self.out: set[Entry] = set()
+        #: Not yet due, by offset, oldest first.
+        self.delayed: dict[int, Entry] = {}
+
+    def stage(self, entry: Entry) -> None:
+        """Count a delivery."""
+        entry.count = self.progress.deliver(entry.offset)
+        entry.state = State.STAGED
+        self.out.add(entry)
+        self.version += 1
+
+    def settle(self, entry: Entry) -> None:
+        """Done with it."""
+        self.progress.settle(entry.offset)
+        entry.state = State.SETTLED
+        self.out.discard(entry)
+        self.version += 1
+        entry.version = self.version
+
+    def take_back(self, entry: Entry, state: State) -> None:
+        """Its delivery does not count."""
+        self.progress.take_back(entry.offset)
+        entry.state = state
+        self.out.discard(entry)
+        self.version += 1
+        entry.version = self.version
+
+    def give_up(self, *, uncount: bool) -> None:
+        """Nothing of it is ours any more. ``uncount`` where we may still commit that."""
+        for entry in list(self.out):
+            if uncount:
+                self.take_back(entry, State.LOST)
+            entry.state = State.LOST
+        self.out.clear()
+        self.lost = True
+
+    def held(self) -> Iterable[Entry]:
+        """What was yielded and not settled."""
+        return (entry for entry in self.out if entry.state is not State.STAGED)
+
+    def commit(self, limit: int = LIMIT) -> TopicPartition:
+        """What to commit."""
+        offset, text = self.progress.encode(limit)
+        return TopicPartition(self.name, self.number, offset, metadata=text)

@@ -1,0 +1,238 @@
+"""What is on the servers: topics, their ends, and how far groups have come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from bus.contract import Depth
+from bus.errors import BusURLError, ClosedError, NoSuchTopicError, UnreachableError
+from bus.kafka.names import is_user_topic, retry_group, retry_topic
+from bus.kafka.options import KafkaOptions
+from bus.kafka.progress import decode
+from bus.kafka.trouble import is_refusal, kafka_error, mapped
+
+__all__ = ["Extent", "Store"]
+
+_SETTLED = 15
+Found = TypeVar("Found")
+
+
+class Extent(NamedTuple):
+    """The part of a partition that a group has before it: from ``start`` to before ``end``; ``states`` from ``start``."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+    states: bytes = b""
+
+
+class Store:
+    """Asks the servers, each question on a thread of its own pool."""
+
+    def __init__(self, given: dict[str, Any], where: str, options: KafkaOptions) -> None:
+        self.where = where
+        self._given = given
+        self._options = options
+        self._admin: AdminClient | None = None
+        self._trouble: KafkaError | None = None
+        self._threads = ThreadPoolExecutor(4, "kafka-admin")
+        self._known: set[str] = set()
+        self._ensuring = asyncio.Lock()
+        self._closed = False
+
+    async def open(self) -> None:
+        """Reach a server. Raises UnreachableError, UnauthorisedError, BusURLError."""
+        try:
+            self._admin = AdminClient(self._given | {"error_cb": self._on_error})
+        except (KafkaException, ValueError) as error:
+            text = f"kafka at {self.where}: these options cannot be used: {error}"
+            raise BusURLError(text) from error
+        await self.check()
+
+    def _on_error(self, error: KafkaError) -> None:
+        # "All brokers are down" follows the reason why, and says less.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self._trouble is None:
+            self._trouble = error
+
+    async def check(self) -> None:
+        """Ask the servers for a sign of life. Raises UnreachableError or UnauthorisedError."""
+        self._trouble = None
+        await self.run(self._look, f"kafka at {self.where} cannot be used")
+
+    def _look(self) -> None:
+        admin = self._client()
+        waited = 0.0
+        while True:
+            try:
+                # In small portions: a refused password is told at once, but not by this call.
+                admin.list_topics(timeout=0.25)
+                return
+            except KafkaException as error:
+                waited += 0.25
+                admin.poll(0)
+                trouble = self._trouble
+                if trouble is not None and is_refusal(trouble):
+                    raise KafkaException(trouble) from error
+                if waited >= self._options.timeout:
+                    reason = trouble or kafka_error(error)
+                    text = reason.str() if reason else str(error)
+                    raise UnreachableError(f"kafka at {self.where} does not answer: {text}") from error
+
+    def _client(self) -> AdminClient:
+        if self._admin is None or self._closed:
+            raise ClosedError("the kafka bus is closed")
+        return self._admin
+
+    async def run(self, ask: Callable[[], Found], doing: str, topic: str | None = None) -> Found:
+        """Run a blocking question. Only errors of our tree come out."""
+        if self._closed:
+            raise ClosedError("the kafka bus is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        except KafkaException as error:
+            raise mapped(error, doing, topic) from error
+
+    def _result(self, future: Future[Found]) -> Found:
+        return future.result(self._options.timeout + 5.0)
+
+    def forget(self, topic: str) -> None:
+        """Look again before the next use: the topic was not there."""
+        self._known.discard(topic)
+
+    async def ensure(self, topic: str, group: str | None = None) -> None:
+        """See that the topic is there, and with ``group`` its retry topic too.
+
+        Raises:
+            NoSuchTopicError: it is not, and ``create`` is false.
+        """
+        names = [topic] if group is None else [topic, retry_topic(topic, group)]
+        if self._known.issuperset(names):
+            return
+        async with self._ensuring:
+            missing = [name for name in names if name not in self._known]
+            if missing:
+                await self.run(lambda: self._make(missing), f"making the topic {topic}", topic)
+                self._known.update(missing)
+
+    def _make(self, names: list[str]) -> None:
+        client = self._client()
+        there = client.list_topics(timeout=self._options.timeout).topics
+        missing = [name for name in names if name not in there]
+        if not missing:
+            return
+        if not self._options.create:
+            raise NoSuchTopicError(
+                f"{missing[0]}: there is no such topic at {self.where}, and create=false: create it",
+                topic=missing[0],
+            )
+        config: dict[str, str] = {}
+        if self._options.retention is not None:
+            config["retention.ms"] = str(round(self._options.retention * 1000))
+        if self._options.largest > 1_000_000:
+            config["max.message.bytes"] = str(self._options.largest + 4096)
+        if (self._options.replicas or 1) >= 3:
+            config["min.insync.replicas"] = "2"
+        made = client.create_topics(
+            [
+                NewTopic(name, self._options.partitions, self._options.replicas or -1, config=config)
+                for name in missing
+            ],
+            request_timeout=self._options.timeout,
+            operation_timeout=self._options.timeout,
+        )
+        for future in made.values():
+            try:
+                self._result(future)
+            except KafkaException as error:
+                found = kafka_error(error)
+                if found is None or found.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+
+    async def epoch(self, topic: str) -> str:
+        """Another text for every topic ever made: its id."""
+
+        def ask() -> str:
+            future = self._client().describe_topics(
+                TopicCollection([topic]), request_timeout=self._options.timeout
+            )[topic]
+            return str(self._result(future).topic_id)
+
+        return await self.run(ask, f"looking at {topic}", topic)
+
+    async def topics(self) -> list[str]:
+        """The topics that can be named through this bus, sorted."""
+        return sorted(name for name in await self._names() if is_user_topic(name))
+
+    async def groups(self, topic: str) -> list[str]:
+        """The groups that have had a consumer of ``topic``, sorted: each has a retry topic."""
+        return sorted(group for name in await self._names() if (group := retry_group(name, topic)) is not None)
+
+    async def _names(self) -> list[str]:
+        timeout = self._options.timeout
+        return await self.run(lambda: list(self._client().list_topics(timeout=timeout).topics), "listing topics")
+
+    async def extents(self, topic: str, group: str | None) -> list[Extent]:
+        """What ``group`` has before it, in the topic and its retry topic; without a group what is stored of the topic."""
+        return await self.run(lambda: self._extents(topic, group), f"looking at {topic}", topic)
+
+    def _extents(self, topic: str, group: str | None) -> list[Extent]:
+        client = self._client()
+        timeout = self._options.timeout
+        there = client.list_topics(timeout=timeout).topics
+        wanted = [topic] if group is None else [topic, retry_topic(topic, group)]
+        parts = [TopicPartition(name, number) for name in wanted if name in there for number in there[name].partitions]
+        if not parts:
+            return []
+        committed: dict[tuple[str, int], TopicPartition] = {}
+        if group is not None:
+            request = [ConsumerGroupTopicPartitions(group, parts)]
+            try:
+                found = self._result(client.list_consumer_group_offsets(request, request_timeout=timeout)[group])
+                committed = {(each.topic, each.partition): each for each in found.topic_partitions or ()}
+            except KafkaException as error:
+                # A group that nobody has joined yet is none.
+                if (reason := kafka_error(error)) is None or reason.code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise
+        firsts = client.list_offsets({part: OffsetSpec.earliest() for part in parts}, request_timeout=timeout)
+        lasts = client.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=timeout)
+        extents = []
+        for part in parts:
+            first, last = self._result(firsts[part]).offset, self._result(lasts[part]).offset
+            at = committed.get((part.topic, part.partition))
+            states = b""
+            if at is not None and at.offset >= 0 and at.offset <= last:
+                states = decode(at.metadata)[max(0, first - at.offset) :]
+                first = max(first, at.offset)
+            extents.append(Extent(part.topic, part.partition, first, last, states[: last - first]))
+        return extents
+
+    async def depth(self, topic: str, group: str) -> Depth:
+        """What is pending for ``group``."""
+        ready = in_flight = 0
+        for extent in await self.extents(topic, group):
+            settled = extent.states.count(_SETTLED)
+            out = len(extent.states) - settled - extent.states.count(0)
+            in_flight += out
+            ready += extent.end - extent.start - settled - out
+        return Depth(ready, 0, in_flight)
+
+    async def close(self) -> None:
+        """Let go. Idempotent."""
+        self._closed = True
+        self._admin = None
+        with contextlib.suppress(RuntimeError):
+            await asyncio.to_thread(self._threads.shutdown)
