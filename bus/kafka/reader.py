@@ -239,19 +239,21 @@ class Reader:
         with self.lock:
             full = self._is_full()
             held = bool(self._staged or self.arrived or self._dirty) or any(part.out for part in self._parts.values())
+            # Only our own waiting can be interrupted, so librdkafka's is used where nobody could want to.
+            ours = held or full or not alive or bool(self._ready)
             wait = _POLL
             if self._delayed:
                 wait = min(wait, max(0.0, self._delayed[0][0] - time.time()))
             if full or not alive:
                 wait = _KEEP
-            elif held:
+            elif ours:
                 wait = min(wait, self._idle)
-            if (held or full or not alive) and not self._stirred:
+            if ours and wait and not self._stirred:
                 self.lock.wait(wait)
         if alive:
             self._steer(consumer)
-            got = self._read(consumer, 0.0 if held or full else wait, 1 if full else _BATCH)
-            self._idle = _SHORT if got else min(_LONG, self._idle * 2)
+            got = self._read(consumer, 0.0 if ours else wait, 1 if full else _BATCH)
+            self._idle = 0.0 if got and not full else min(_LONG, max(_SHORT, self._idle * 2))
 
     def _is_loop_alive(self, now: float) -> bool:
         """False when the event loop hangs: then we do not poll, and the group gives our messages to others."""

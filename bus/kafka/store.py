@@ -27,6 +27,19 @@ from bus.kafka.trouble import is_refusal, kafka_error, mapped
 __all__ = ["Extent", "Store"]
 
 _SETTLED = 15
+K = KafkaError
+#: What is answered while a topic is being made or its leader, or a group's, is moving.
+_MOVING = frozenset(
+    (
+        K.NOT_LEADER_FOR_PARTITION,
+        K.LEADER_NOT_AVAILABLE,
+        K.COORDINATOR_NOT_AVAILABLE,
+        K.COORDINATOR_LOAD_IN_PROGRESS,
+        K.NOT_COORDINATOR,
+    )
+)
+#: Seconds for which such an answer is taken to be passing.
+_SETTLING = 3.0
 Found = TypeVar("Found")
 
 
@@ -65,7 +78,7 @@ class Store:
 
     def _on_error(self, error: KafkaError) -> None:
         # "All brokers are down" follows the reason why, and says less.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self._trouble is None:
+        if error.code() != K._ALL_BROKERS_DOWN or self._trouble is None:
             self._trouble = error
 
     async def check(self) -> None:
@@ -101,10 +114,17 @@ class Store:
         """Run a blocking question. Only errors of our tree come out."""
         if self._closed:
             raise ClosedError("the kafka bus is closed")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-        except KafkaException as error:
-            raise mapped(error, doing, topic) from error
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SETTLING
+        while True:
+            try:
+                return await loop.run_in_executor(self._threads, ask)
+            except KafkaException as error:
+                found = kafka_error(error)
+                fresh = topic in self._known and found is not None and found.code() == K.UNKNOWN_TOPIC_OR_PART
+                if not fresh and (found is None or found.code() not in _MOVING) or loop.time() > until:
+                    raise mapped(error, doing, topic) from error
+            await asyncio.sleep(0.05)
 
     def _result(self, future: Future[Found]) -> Found:
         return future.result(self._options.timeout + 5.0)
@@ -159,7 +179,7 @@ class Store:
                 self._result(future)
             except KafkaException as error:
                 found = kafka_error(error)
-                if found is None or found.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                if found is None or found.code() != K.TOPIC_ALREADY_EXISTS:
                     raise
 
     async def epoch(self, topic: str) -> str:
@@ -205,7 +225,7 @@ class Store:
                 committed = {(each.topic, each.partition): each for each in found.topic_partitions or ()}
             except KafkaException as error:
                 # A group that nobody has joined yet is none.
-                if (reason := kafka_error(error)) is None or reason.code() != KafkaError.GROUP_ID_NOT_FOUND:
+                if (reason := kafka_error(error)) is None or reason.code() != K.GROUP_ID_NOT_FOUND:
                     raise
         firsts = client.list_offsets({part: OffsetSpec.earliest() for part in parts}, request_timeout=timeout)
         lasts = client.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=timeout)

@@ -39,3 +39,17 @@ class TestKafka(Conformance):
             restart=server.restart,
             kill=server.kill_and_start,
         )
+
+
+class TestKafkaPartitions(Conformance):
+    """Three partitions, and the group protocol of KIP-848: only messages with the same key keep their order."""
+
+    @pytest.fixture
+    def target(self, server: KafkaServer) -> Target:
+        """The same broker, which decides with this protocol when a member is dead: after two seconds."""
+        return Target(
+            url=f"{server.url}?partitions=3&protocol=consumer&{_OPTIONS}",
+            durability=Durability.D2,
+            patience=15.0,
+            quiet=0.4,
+        )
