@@ -121,6 +121,8 @@ class KafkaBus(Bus):
             "max.poll.interval.ms": round(options.stall * 1000),
             "socket.timeout.ms": round(max(1.0, options.timeout) * 1000),
             "topic.metadata.refresh.interval.ms": 10_000,
+            # A partition that becomes readable waits for the fetch of the others to come back.
+            "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
             "queued.min.messages": 1000,
             "queued.max.messages.kbytes": 16_384,
