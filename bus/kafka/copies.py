@@ -11,7 +11,7 @@ __all__ = ["HEADERS", "Origin", "read_origin", "write_origin"]
 #: Bytes by which the headers may make a message larger.
 HEADERS = 32 * 1024
 #: Characters of all reasons kept; the oldest go first.
-_HISTORY = 4000
+_HISTORY = 2500
 _ID, _ATTEMPT, _DUE, _REASONS = "taskbus-id", "taskbus-attempt", "taskbus-due", "taskbus-history"
 
 
