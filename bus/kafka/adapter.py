@@ -25,6 +25,9 @@ from bus.url import BusURL, parse_options
 
 __all__ = ["KafkaBus"]
 
+#: Seconds.
+_HEARTBEAT = 1.0
+
 
 class KafkaBus(Bus):
     """``kafka://host:9092``: Apache Kafka. Delays are measured by the clocks of the consumers' machines."""
@@ -136,7 +139,8 @@ class KafkaBus(Bus):
         return given | {
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": round(session * 1000),
-            "heartbeat.interval.ms": max(100, round(session * 1000 / 4)),
+            # By its heartbeat a member learns that another one has joined.
+            "heartbeat.interval.ms": round(min(session / 4, _HEARTBEAT) * 1000),
         }
 
     async def depth(self, topic: str, group: str) -> Depth:

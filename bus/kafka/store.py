@@ -38,6 +38,8 @@ _MOVING = frozenset(
         K.NOT_COORDINATOR,
     )
 )
+#: For so many partitions of a topic its retry topic has one.
+_FEWER = 4
 #: Seconds for which such an answer is taken to be passing.
 _SETTLING = 3.0
 Found = TypeVar("Found")
@@ -168,7 +170,7 @@ class Store:
             config["min.insync.replicas"] = "2"
         made = client.create_topics(
             [
-                NewTopic(name, self._options.partitions, self._options.replicas or -1, config=config)
+                NewTopic(name, self._width(name), self._options.replicas or -1, config=config)
                 for name in missing
             ],
             request_timeout=self._options.timeout,
@@ -181,6 +183,12 @@ class Store:
                 found = kafka_error(error)
                 if found is None or found.code() != K.TOPIC_ALREADY_EXISTS:
                     raise
+
+    def _width(self, name: str) -> int:
+        """Partitions are divided among the members of a group whichever topic they are of: a member with nothing but
+        parts of the retry topic would idle, so that has few."""
+        partitions = self._options.partitions
+        return partitions if is_user_topic(name) else -(-partitions // _FEWER)
 
     async def epoch(self, topic: str) -> str:
         """Another text for every topic ever made: its id."""
