@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bus.contract import Message, Producer
-from bus.errors import BadNameError, ClosedError, NoSuchTopicError, TooLargeError, UnsupportedError
+from bus.errors import (
+    ClosedError,
+    NoSuchTopicError,
+    TooLargeError,
+    UnconfirmedError,
+    UnreachableError,
+    UnsupportedError,
+)
 from bus.kafka.names import check_user_topic
 from bus.kafka.options import KafkaOptions
 from bus.kafka.sender import Record, Sender
@@ -51,12 +58,16 @@ class KafkaProducer(Producer):
             await self._store.ensure(topic)
         try:
             await self._sender.send(records, "publishing")
-        except (NoSuchTopicError, BadNameError):
-            # Somebody deleted a topic since: if we may make topics it is made again, once.
+        except (NoSuchTopicError, UnconfirmedError) as error:
+            # Perhaps somebody deleted a topic since: it is looked for, and if we may is made again.
             for topic in topics:
                 self._store.forget(topic)
+            if isinstance(error, UnconfirmedError):
+                raise
+            for topic in topics:
                 await self._store.ensure(topic)
-            await self._sender.send(records, "publishing")
+                await self._sender.refresh(topic)
+            raise UnreachableError(f"{error}; it is there again, try again", topic=error.topic) from error
 
     async def close(self) -> None:
         self._closed = True

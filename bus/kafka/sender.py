@@ -152,6 +152,12 @@ class Sender:
         if batch.error is not None:
             raise self._failed(batch.error, doing, batch.topic)
 
+    async def refresh(self, topic: str) -> None:
+        """Let librdkafka look at the topic again: it remembers that one was missing."""
+        producer = self._start()
+        with contextlib.suppress(KafkaException):
+            await asyncio.to_thread(producer.list_topics, topic, self._timeout)
+
     def _failed(self, error: KafkaError, doing: str, topic: str | None) -> BusError:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._fatal = self._fatal or error

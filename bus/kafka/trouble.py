@@ -102,11 +102,12 @@ def mapped(error: BaseException | KafkaError, doing: str, topic: str | None = No
     found = error if isinstance(error, KafkaError) else kafka_error(error)
     if found is None:
         return UnreachableError(f"{doing}: {error or type(error).__name__}", topic=topic)
-    kind = MAPPED.get(found.code(), UnreachableError)
+    kind = UnauthorisedError if is_refusal(found) else MAPPED.get(found.code(), UnreachableError)
     hint = f"; {_HINTS[kind]}" if kind in _HINTS else ""
     return kind(f"{doing}: {found.str()} ({found.name()}){hint}", topic=topic)
 
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether asking again does not help: who we are, or how we ask, is refused."""
-    return MAPPED.get(error.code()) is UnauthorisedError
+    # What a server thinks of our certificate it says in an alert, and librdkafka calls that a failure of transport.
+    return MAPPED.get(error.code()) is UnauthorisedError or "SSL alert" in error.str()
