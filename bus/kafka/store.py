@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -38,6 +38,8 @@ _MOVING = frozenset(
         K.NOT_COORDINATOR,
     )
 )
+#: Groups about which a client is kept for further questions.
+_ASKERS = 4
 #: For so many partitions of a topic its retry topic has one.
 _FEWER = 4
 #: Seconds for which such an answer is taken to be passing.
@@ -65,6 +67,8 @@ class Store:
         self._admin: AdminClient | None = None
         self._trouble: KafkaError | None = None
         self._threads = ThreadPoolExecutor(4, "kafka-admin")
+        self._askers: dict[str, Consumer] = {}
+        self._asking = threading.Lock()
         self._known: set[str] = set()
         self._ensuring = asyncio.Lock()
         self._closed = False
@@ -227,14 +231,8 @@ class Store:
             return []
         committed: dict[tuple[str, int], TopicPartition] = {}
         if group is not None:
-            request = [ConsumerGroupTopicPartitions(group, parts)]
-            try:
-                found = self._result(client.list_consumer_group_offsets(request, request_timeout=timeout)[group])
-                committed = {(each.topic, each.partition): each for each in found.topic_partitions or ()}
-            except KafkaException as error:
-                # A group that nobody has joined yet is none.
-                if (reason := kafka_error(error)) is None or reason.code() != K.GROUP_ID_NOT_FOUND:
-                    raise
+            for each in self._asker(group).committed(parts, timeout=timeout):
+                committed[each.topic, each.partition] = each
         firsts = client.list_offsets({part: OffsetSpec.earliest() for part in parts}, request_timeout=timeout)
         lasts = client.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=timeout)
         extents = []
@@ -247,6 +245,22 @@ class Store:
                 first = max(first, at.offset)
             extents.append(Extent(part.topic, part.partition, first, last, states[: last - first]))
         return extents
+
+    def _asker(self, group: str) -> Consumer:
+        """A client that can be asked how far a group is, and does not join it.
+
+        The administrator's own call for this ends the process where the coordinator is just moving: librdkafka 2.16
+        then reads through a null pointer (``rd_kafka_handle_OffsetFetch`` of a client without a group).
+        """
+        with self._asking:
+            self._client()
+            asker = self._askers.pop(group, None)
+            if asker is None:
+                asker = Consumer(self._given | {"group.id": group, "enable.auto.commit": False})
+            self._askers[group] = asker
+            if len(self._askers) > _ASKERS:
+                self._askers.pop(next(iter(self._askers))).close()
+            return asker
 
     async def depth(self, topic: str, group: str) -> Depth:
         """What is pending for ``group``."""
@@ -261,6 +275,12 @@ class Store:
     async def close(self) -> None:
         """Let go. Idempotent."""
         self._closed = True
-        self._admin = None
-        with contextlib.suppress(RuntimeError):
-            await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._threads.shutdown()
+        with self._asking:
+            self._admin = None
+            for asker in self._askers.values():
+                asker.close()
+            self._askers.clear()
