@@ -1,9 +1,8 @@
-"""A message that is to be tried again is written anew into the retry topic of its group; its headers say what it was."""
+"""A message to be tried again is written anew into the retry topic of its group; its headers say what it was."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = ["HEADERS", "Origin", "read_origin", "write_origin"]
@@ -12,6 +11,8 @@ __all__ = ["HEADERS", "Origin", "read_origin", "write_origin"]
 HEADERS = 32 * 1024
 #: Characters of all reasons kept; the oldest go first.
 _HISTORY = 2500
+#: As the client library takes them.
+Headers = list[tuple[str, str | bytes | None]]
 _ID, _ATTEMPT, _DUE, _REASONS = "taskbus-id", "taskbus-attempt", "taskbus-due", "taskbus-history"
 
 
@@ -24,7 +25,7 @@ class Origin(NamedTuple):
     history: tuple[str, ...] = ()
 
 
-def write_origin(origin: Origin) -> list[tuple[str, bytes]]:
+def write_origin(origin: Origin) -> Headers:
     """The headers of a copy."""
     kept: list[str] = []
     room = _HISTORY
@@ -42,9 +43,10 @@ def write_origin(origin: Origin) -> list[tuple[str, bytes]]:
     ]
 
 
-def read_origin(headers: Iterable[tuple[str, bytes | str | None]], otherwise: str) -> Origin:
+def read_origin(headers: Headers | dict[str, str | bytes | None] | None, otherwise: str) -> Origin:
     """What the headers say; of a message that is no copy of ours, that its id is ``otherwise``."""
-    found = {name: value if isinstance(value, bytes) else str(value).encode() for name, value in headers}
+    pairs = headers.items() if isinstance(headers, dict) else headers or ()
+    found = {name: value if isinstance(value, bytes) else str(value).encode() for name, value in pairs}
     try:
         history = tuple(str(reason) for reason in json.loads(found[_REASONS]))
         return Origin(found[_ID].decode(), int(found[_ATTEMPT]), int(found[_DUE]) / 1000, history)

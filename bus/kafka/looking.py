@@ -43,7 +43,7 @@ def peek(given: dict[str, Any], extents: list[Extent], limit: int, timeout: floa
                 state = extent.states[number] if number < len(extent.states) else 0
                 if state != _SETTLED:
                     headers = message.headers() if at[0] != main else None
-                    origin = read_origin(headers or (), f"{at[1]}:{offset}")
+                    origin = read_origin(headers, f"{at[1]}:{offset}")
                     name = "in-flight" if state else "delayed" if origin.due > time.time() else "ready"
                     shown = Peeked(origin.id, message.value() or b"", name, origin.attempts + state)
                     found.append((message.timestamp()[1], at[0] != main, offset, shown))

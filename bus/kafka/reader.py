@@ -444,7 +444,7 @@ class Reader:
             return
         self.trouble = None
         headers = message.headers() if part.retry else None
-        origin = read_origin(headers or (), f"{number}:{offset}")
+        origin = read_origin(headers, f"{number}:{offset}")
         self._seq += 1
         entry = Entry(part, offset, self._seq, message.value() or b"", message.key(), origin)
         if origin.due > time.time():

@@ -31,7 +31,7 @@ class Record(NamedTuple):
     topic: str
     value: bytes
     key: bytes | None = None
-    headers: list[tuple[str, bytes]] | None = None
+    headers: list[tuple[str, str | bytes | None]] | None = None
 
 
 class _Batch:
@@ -87,7 +87,9 @@ class Sender:
                 self._producer = Producer(self._given)
             except (KafkaException, ValueError) as error:
                 raise mapped(error, f"kafka at {self._where}") from error
-            self._thread = threading.Thread(target=self._serve, args=(self._producer,), name="kafka-sender", daemon=True)
+            self._thread = threading.Thread(
+                target=self._serve, args=(self._producer,), name="kafka-sender", daemon=True
+            )
             self._thread.start()
         return self._producer
 

@@ -15,7 +15,9 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import NewTopic
 
 from bus.contract import Depth
 from bus.errors import BusURLError, ClosedError, NoSuchTopicError, UnreachableError
@@ -48,7 +50,7 @@ Found = TypeVar("Found")
 
 
 class Extent(NamedTuple):
-    """The part of a partition that a group has before it: from ``start`` to before ``end``; ``states`` from ``start``."""
+    """What a group has before it of a partition: from ``start`` to before ``end``; ``states`` from ``start`` on."""
 
     topic: str
     partition: int
@@ -76,7 +78,8 @@ class Store:
     async def open(self) -> None:
         """Reach a server. Raises UnreachableError, UnauthorisedError, BusURLError."""
         try:
-            self._admin = AdminClient(self._given | {"error_cb": self._on_error})
+            given: dict[str, Any] = {**self._given, "error_cb": self._on_error}
+            self._admin = AdminClient(given)
         except (KafkaException, ValueError) as error:
             text = f"kafka at {self.where}: these options cannot be used: {error}"
             raise BusURLError(text) from error
@@ -128,7 +131,7 @@ class Store:
             except KafkaException as error:
                 found = kafka_error(error)
                 fresh = topic in self._known and found is not None and found.code() == K.UNKNOWN_TOPIC_OR_PART
-                if not fresh and (found is None or found.code() not in _MOVING) or loop.time() > until:
+                if (not fresh and (found is None or found.code() not in _MOVING)) or loop.time() > until:
                     raise mapped(error, doing, topic) from error
             await asyncio.sleep(0.05)
 
@@ -173,10 +176,7 @@ class Store:
         if (self._options.replicas or 1) >= 3:
             config["min.insync.replicas"] = "2"
         made = client.create_topics(
-            [
-                NewTopic(name, self._width(name), self._options.replicas or -1, config=config)
-                for name in missing
-            ],
+            [NewTopic(name, self._width(name), self._options.replicas or -1, config=config) for name in missing],
             request_timeout=self._options.timeout,
             operation_timeout=self._options.timeout,
         )
@@ -198,9 +198,9 @@ class Store:
         """Another text for every topic ever made: its id."""
 
         def ask() -> str:
-            future = self._client().describe_topics(
-                TopicCollection([topic]), request_timeout=self._options.timeout
-            )[topic]
+            future = self._client().describe_topics(TopicCollection([topic]), request_timeout=self._options.timeout)[
+                topic
+            ]
             return str(self._result(future).topic_id)
 
         return await self.run(ask, f"looking at {topic}", topic)
@@ -218,7 +218,7 @@ class Store:
         return await self.run(lambda: list(self._client().list_topics(timeout=timeout).topics), "listing topics")
 
     async def extents(self, topic: str, group: str | None) -> list[Extent]:
-        """What ``group`` has before it, in the topic and its retry topic; without a group what is stored of the topic."""
+        """What ``group`` has before it, in the topic and its retry topic; without one what is stored of the topic."""
         return await self.run(lambda: self._extents(topic, group), f"looking at {topic}", topic)
 
     def _extents(self, topic: str, group: str | None) -> list[Extent]:
@@ -233,8 +233,8 @@ class Store:
         if group is not None:
             for each in self._asker(group).committed(parts, timeout=timeout):
                 committed[each.topic, each.partition] = each
-        firsts = client.list_offsets({part: OffsetSpec.earliest() for part in parts}, request_timeout=timeout)
-        lasts = client.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=timeout)
+        firsts = client.list_offsets({part: OffsetSpec.earliest() for part in parts}, request_timeout=timeout)  # type: ignore[no-untyped-call]
+        lasts = client.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=timeout)  # type: ignore[no-untyped-call]
         extents = []
         for part in parts:
             first, last = self._result(firsts[part]).offset, self._result(lasts[part]).offset

@@ -119,9 +119,7 @@ async def _open(url: str) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("user", "sasl"), [("alice", "plain"), ("bob", "scram-sha-256"), ("bob", "scram-sha-512")]
-)
+@pytest.mark.parametrize(("user", "sasl"), [("alice", "plain"), ("bob", "scram-sha-256"), ("bob", "scram-sha-512")])
 def test_log_in_with_a_password(secured: _Secured, user: str, sasl: str) -> None:
     """PLAIN and both SCRAMs work; a wrong password is an UnauthorisedError at once, without the password."""
     asyncio.run(_works(secured.url("LOGIN", f"{user}:{_SECRET}@", sasl=sasl), f"login-{sasl}"))
@@ -153,7 +151,10 @@ def test_tls_and_certificates(secured: _Secured) -> None:
     ca, cert = secured.folder / "ca.crt", secured.folder / "client.crt"
     asyncio.run(_works(secured.url("TLS", ca=ca), "tls"))
     asyncio.run(_works(secured.url("MUTUAL", ca=ca, cert=cert, key=secured.folder / "client.key"), "mutual"))
-    locked = {"key": secured.folder / "locked.key", "key_password_file": secured.folder / "passphrase"}
+    locked: dict[str, object] = {
+        "key": secured.folder / "locked.key",
+        "key_password_file": secured.folder / "passphrase",
+    }
     asyncio.run(_works(secured.url("MUTUAL", ca=ca, cert=cert, **locked), "mutual-locked"))
 
 

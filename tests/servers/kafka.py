@@ -107,8 +107,8 @@ def _free_port() -> int:
 class KafkaServer:
     """One broker that is its own controller; data and ports outlast restarts.
 
-    ``listeners`` are more listeners by name with their protocol, as in ``{"LOGIN": "SASL_PLAINTEXT"}``; each gets a port
-    of its own in :attr:`ports`. ``properties`` are the broker's, over the defaults. ``scram`` are arguments of
+    ``listeners`` are more listeners by name with their protocol, as in ``{"LOGIN": "SASL_PLAINTEXT"}``; each gets a
+    port of its own in :attr:`ports`. ``properties`` are the broker's, over the defaults. ``scram`` are arguments of
     ``--add-scram`` of Kafka's StorageTool.
     """
 
