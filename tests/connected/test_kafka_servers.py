@@ -151,11 +151,9 @@ def test_tls_and_certificates(secured: _Secured) -> None:
     ca, cert = secured.folder / "ca.crt", secured.folder / "client.crt"
     asyncio.run(_works(secured.url("TLS", ca=ca), "tls"))
     asyncio.run(_works(secured.url("MUTUAL", ca=ca, cert=cert, key=secured.folder / "client.key"), "mutual"))
-    locked: dict[str, object] = {
-        "key": secured.folder / "locked.key",
-        "key_password_file": secured.folder / "passphrase",
-    }
-    asyncio.run(_works(secured.url("MUTUAL", ca=ca, cert=cert, **locked), "mutual-locked"))
+    key, passphrase = secured.folder / "locked.key", secured.folder / "passphrase"
+    url = secured.url("MUTUAL", ca=ca, cert=cert, key=key, key_password_file=passphrase)
+    asyncio.run(_works(url, "mutual-locked"))
 
 
 def test_tls_that_does_not_hold(secured: _Secured) -> None:
