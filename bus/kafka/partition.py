@@ -28,32 +28,41 @@ class State(enum.Enum):
 class Entry:
     """One message. After a release it is replaced by another, so that the old delivery settles nothing."""
 
-    __slots__ = ("body", "count", "key", "offset", "origin", "partition", "seq", "state", "version")
+    __slots__ = ("_origin", "body", "count", "key", "offset", "partition", "seq", "state", "version", "written")
 
     def __init__(
-        self, partition: Partition, offset: int, seq: int, body: bytes, key: bytes | None, origin: Origin
+        self, partition: Partition, offset: int, seq: int, body: bytes, key: bytes | None, origin: Origin | None
     ) -> None:
         self.partition = partition
         self.offset = offset
         self.seq = seq
         self.body = body
         self.key = key
-        self.origin = origin
+        self._origin = origin
         self.state = State.READY
         self.count = 0
+        #: When it was written, Unix time; known of delayed ones.
+        self.written = 0.0
         self.version = 0
 
     def __lt__(self, other: Entry) -> bool:
         return self.seq < other.seq
 
+    @property
+    def origin(self) -> Origin:
+        """What is known of the message apart from this delivery."""
+        return self._origin or Origin(f"{self.partition.number}:{self.offset}")
+
     def again(self) -> Entry:
         """The same message, ready."""
-        return Entry(self.partition, self.offset, self.seq, self.body, self.key, self.origin)
+        return Entry(self.partition, self.offset, self.seq, self.body, self.key, self._origin)
 
     def delivery(self) -> Delivery:
         """What is yielded."""
         key = None if self.key is None else self.key.decode("utf-8", "surrogateescape")
-        origin = self.origin
+        if self._origin is None:
+            return Delivery(self.body, f"{self.partition.number}:{self.offset}", self.count, key, (), self)
+        origin = self._origin
         return Delivery(self.body, origin.id, origin.attempts + self.count, key, origin.history, self)
 
 

@@ -89,7 +89,9 @@ class Reader:
         self._closing = False
         self._parts: dict[Key, Partition] = {}
         self._dirty: set[Partition] = set()
-        self._ready: list[Entry] = []
+        self._ready: deque[Entry] = deque()
+        #: Handed back unbegun: these go first, in their order.
+        self._again: list[Entry] = []
         self._ready_bytes = 0
         self._delayed: list[tuple[float, Entry]] = []
         self._delayed_bytes = 0
@@ -140,7 +142,8 @@ class Reader:
         """Ready again, as if it had not been delivered. With the lock held."""
         again = entry.again()
         entry.partition.take_back(entry, State.SETTLED)
-        self._push(again)
+        heapq.heappush(self._again, again)
+        self._ready_bytes += len(again.body)
         self.changed(entry)
 
     def confirmation(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
@@ -240,7 +243,7 @@ class Reader:
             full = self._is_full()
             held = bool(self._staged or self.arrived or self._dirty) or any(part.out for part in self._parts.values())
             # Only our own waiting can be interrupted, so librdkafka's is used where nobody could want to.
-            ours = held or full or not alive or bool(self._ready)
+            ours = held or full or not alive or bool(self._ready or self._again)
             wait = _POLL
             if self._delayed:
                 wait = min(wait, max(0.0, self._delayed[0][0] - time.time()))
@@ -283,14 +286,14 @@ class Reader:
                 self._push(entry)
 
     def _push(self, entry: Entry) -> None:
-        heapq.heappush(self._ready, entry)
+        self._ready.append(entry)
         self._ready_bytes += len(entry.body)
 
     def _stage(self) -> None:
         """Count as delivered what is asked for; it is yielded when that is committed."""
         wanted = self._wanted - len(self._staged) - len(self.arrived)
-        while wanted > 0 and self._ready:
-            entry = heapq.heappop(self._ready)
+        while wanted > 0 and (self._ready or self._again):
+            entry = heapq.heappop(self._again) if self._again else self._ready.popleft()
             self._ready_bytes -= len(entry.body)
             if entry.partition.lost:
                 continue
@@ -402,7 +405,7 @@ class Reader:
         oldest = next(iter(part.delayed.values()))
         if part.progress.oldest != oldest.offset or oldest.origin.due - now < 1.0:
             return
-        if width < _CROWD and now - oldest.seq / 1e9 < _OLD:
+        if width < _CROWD and now - oldest.written < _OLD:
             return
         chosen = [entry for entry in list(part.delayed.values())[:_ROLLED] if entry.origin.due - now >= 1.0]
         for entry in chosen:
@@ -443,14 +446,19 @@ class Reader:
         if part is None or not part.progress.see(offset):
             return
         self.trouble = None
-        headers = message.headers() if part.retry else None
-        origin = read_origin(headers, f"{number}:{offset}")
         self._seq += 1
-        entry = Entry(part, offset, self._seq, message.value() or b"", message.key(), origin)
+        body = message.value() or b""
+        if not part.retry:
+            self._ready.append(Entry(part, offset, self._seq, body, message.key(), None))
+            self._ready_bytes += len(body)
+            return
+        origin = read_origin(message.headers(), f"retry-{number}:{offset}")
+        entry = Entry(part, offset, self._seq, body, message.key(), origin)
         if origin.due > time.time():
             heapq.heappush(self._delayed, (origin.due, entry))
-            self._delayed_bytes += len(entry.body)
+            self._delayed_bytes += len(body)
             part.delayed[offset] = entry
+            entry.written = message.timestamp()[1] / 1000
         else:
             self._push(entry)
 
@@ -503,9 +511,9 @@ class Reader:
             for entry in [each for each in part.out if each.state is State.STAGED]:
                 part.take_back(entry, State.LOST)
                 self._dirty.add(part)
-        self._ready = [entry for entry in self._ready if entry.partition not in going]
-        heapq.heapify(self._ready)
-        self._ready_bytes = sum(len(entry.body) for entry in self._ready)
+        self._ready = deque(entry for entry in self._ready if entry.partition not in going)
+        self._again = sorted(entry for entry in self._again if entry.partition not in going)
+        self._ready_bytes = sum(len(entry.body) for entry in (*self._ready, *self._again))
         self._delayed = [(due, entry) for due, entry in self._delayed if entry.partition not in going]
         heapq.heapify(self._delayed)
         self._delayed_bytes = sum(len(entry.body) for _, entry in self._delayed)
