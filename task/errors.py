@@ -7,6 +7,8 @@ TaskbusError
     ├── ParamsError            a task value that does not fit its parameters class; names every wrong field
     ├── SettingsError          an option, environment variable or configuration file is wrong
     ├── WorkerError            the worker cannot be loaded or started, or is stuck
+    ├── StateError             what a taskmaster must remember cannot be kept or read
+    │   └── StateDataError     the database refuses these very values
     └── Stop                   raised by user code inside ``do_task`` to end the task in a particular way
         ├── RetryLater         do this task again after a delay
         ├── Reject             this task is wrong; never retry it
@@ -25,6 +27,8 @@ __all__ = [
     "Reject",
     "RetryLater",
     "SettingsError",
+    "StateDataError",
+    "StateError",
     "Stop",
     "TaskError",
     "WorkerError",
@@ -60,6 +64,21 @@ class WorkerError(TaskError):
     def __init__(self, message: str, *, stuck: bool = False) -> None:
         super().__init__(message)
         self.stuck = stuck
+
+
+class StateError(TaskError):
+    """The durable state of a taskmaster cannot be used. The text names the place, and shows no password.
+
+    ``transient`` says whether the same call may succeed later without a change to anything but the database.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class StateDataError(StateError):
+    """The database works, and refuses these values: too long, or against a rule of its own."""
 
 
 class Stop(TaskError):

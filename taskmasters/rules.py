@@ -171,6 +171,16 @@ class RuleTable:
             value = None
         return RuleTable(value or {}, (*self.place, key), self._problems)
 
+    def tables(self, key: str) -> list[RuleTable]:
+        """A list of tables; an empty one if it is not there."""
+        value = self._take(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.wrong(key, f"must be a list of tables: begin each with [[{key}]] (in YAML, `{key}:` and a list)")
+            return []
+        return [RuleTable(item, (*self.place, key, number), self._problems) for number, item in enumerate(value)]
+
     def template(self, key: str, tokens: Collection[str], default: str = "") -> Template:
         """A text with placeholders."""
         value = self._data.get(key)

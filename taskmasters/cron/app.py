@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from task.settings import click_options, resolve
 from task.status import serve_status
 from taskmasters.clock import Clock, SystemClock
 from taskmasters.cron.explain import explain, preview
+from taskmasters.cron.keep import Kept, is_there, kept, leading
 from taskmasters.cron.options import CronOptions
 from taskmasters.cron.reasons import explain_last, explain_next
 from taskmasters.cron.report import CronReport
 from taskmasters.cron.rules import CronRule, load_cron_rules
-from taskmasters.cron.state import NoState, SqliteState, State
 from taskmasters.cron.taskmaster import CronTaskmaster
 from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
@@ -73,16 +74,15 @@ def cron(
     setup_logs(options.log_level, options.log_format)
     if count is not None:
         return asyncio.run(_print(preview(file.rules, clock.now(), count)))
-    return _run(file, options, clock, dry_run)
+    with kept(file.path, replace(options, state="-") if dry_run else options) as found:
+        return asyncio.run(_work(file, options, clock, found, dry_run))
 
 
 def _reasons(file: RuleFile[list[CronRule]], options: CronOptions, now: float, count: int) -> Iterator[str]:
     fired: Mapping[str, int] = {}
-    path = options.state or _state_path(file.path)
-    if count < 0 and path != "-" and Path(path).exists():
-        state = SqliteState(path)
-        fired = state.read({rule.id: rule.schedule.text for rule in file.rules})
-        state.close()
+    if count < 0 and is_there(file.path, options):
+        with kept(file.path, options) as found:
+            fired = found.state.read({rule.id: rule.schedule.text for rule in file.rules})
     for rule in file.rules:
         yield rule.id
         if count < 0:
@@ -105,32 +105,12 @@ async def _print(bodies: Iterator[bytes]) -> Exit:
     return Exit.OK
 
 
-def _run(file: RuleFile[list[CronRule]], options: CronOptions, clock: Clock, dry_run: bool) -> Exit:
-    state = _open_state(file.path, options.state, dry_run)
-    try:
-        return asyncio.run(_work(file, options, clock, state, dry_run))
-    finally:
-        state.close()
-
-
-def _open_state(path: str, given: str | None, dry_run: bool) -> State:
-    if dry_run or given == "-":
-        return NoState()
-    return SqliteState(given or _state_path(path))
-
-
-def _state_path(rules: str) -> str:
-    return str(Path(rules).with_suffix(".state.db"))
-
-
-async def _work(
-    file: RuleFile[list[CronRule]], options: CronOptions, clock: Clock, state: State, dry_run: bool
-) -> Exit:
+async def _work(file: RuleFile[list[CronRule]], options: CronOptions, clock: Clock, found: Kept, dry_run: bool) -> Exit:
     url = _STDOUT if dry_run else parse_url(options.bus)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
-        taskmaster = CronTaskmaster(file.rules, producer, state, clock)
+        taskmaster = CronTaskmaster(file.rules, producer, found.state, clock, found.leader)
         if options.status_port is not None:
             report = CronReport(taskmaster, file, str(url), time.time())
             sync = stack.enter_context(ExitStack())
@@ -139,6 +119,7 @@ async def _work(
             "making tasks",
             extra={"event": "started", "rules": len(taskmaster.rules), "file": file.path, "bus": str(url)},
         )
+        await stack.enter_async_context(leading(found.leader))
         await stack.enter_async_context(file.watched(taskmaster.use))
         try:
             finished = await run_until_stopped(taskmaster, options.kill_time)

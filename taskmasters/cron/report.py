@@ -37,6 +37,7 @@ class CronReport:
             "rules": len(taskmaster.rules),
             "rules_reloaded": self._file.reloads,
             "rules_refused": self._file.trouble,
+            "leads": taskmaster.leads,
             "sent": taskmaster.sent,
             "publish_errors": taskmaster.failed,
             "missed": taskmaster.scheduler.missed,
@@ -61,6 +62,8 @@ class CronReport:
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to publish.", taskmaster.failed, label)
         missed = taskmaster.scheduler.missed
         yield Metric("taskbus_cron_missed_total", "counter", "Rules that missed instants.", missed, label)
+        leads = "1 unless another replica is at work."
+        yield Metric("taskbus_leads", "gauge", leads, int(taskmaster.leads), label)
         yield Metric("taskbus_cron_rules", "gauge", "Rules that are enabled.", len(taskmaster.rules), label)
         yield self._file.metric(label)
         yield Metric("taskbus_ready", "gauge", "1 while tasks get through.", int(self.ready()[0]), label)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from task.errors import TaskError
+from task.errors import StateError
 
 __all__ = ["NoState", "SqliteState", "State", "StateError"]
 
@@ -19,10 +19,6 @@ ON CONFLICT (rule) DO UPDATE SET schedule = excluded.schedule,
     instant = CASE WHEN schedule = excluded.schedule THEN max(instant, excluded.instant) ELSE excluded.instant END
 """
 Returned = TypeVar("Returned")
-
-
-class StateError(TaskError):
-    """The state file cannot be used."""
 
 
 class State(Protocol):

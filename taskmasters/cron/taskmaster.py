@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from bus import BusError, ClosedError, Message, OutputClosedError, Producer
 from task.codec import encode
@@ -15,7 +16,7 @@ from taskmasters.cron.rules import CronRule
 from taskmasters.cron.scheduler import GRACE, Firing, Scheduler
 from taskmasters.cron.state import State, StateError
 
-__all__ = ["CronTaskmaster"]
+__all__ = ["CronTaskmaster", "Election"]
 
 _log = logging.getLogger("taskbus.cron")
 #: Seconds between tries to publish. The longest is well below the grace of the scheduler, so nothing becomes missed.
@@ -24,14 +25,36 @@ _BACKOFF = Backoff("exponential", 0.2, 20.0)
 _Fired = tuple[str, str, int]
 
 
+class Election(Protocol):
+    """Which of several replicas is at work."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this one, right now."""
+        ...
+
+    async def elected(self) -> None:
+        """Return once it is this one."""
+        ...
+
+
 class CronTaskmaster:
     """Publishes the tasks of ``rules`` as they come due, until ``stop``.
 
     A firing is remembered in ``state`` after its publish was confirmed: a crash in between publishes the same task,
-    with the same id, again.
+    with the same id, again. With a ``leader`` it publishes only while that leads, and when that comes to lead goes on
+    where the state says the one before was.
     """
 
-    def __init__(self, rules: Sequence[CronRule], producer: Producer, state: State, clock: Clock) -> None:
+    def __init__(
+        self,
+        rules: Sequence[CronRule],
+        producer: Producer,
+        state: State,
+        clock: Clock,
+        leader: Election | None = None,
+    ) -> None:
+        self._leader = leader
         self._producer = producer
         self._state = state
         self._clock = clock
@@ -48,6 +71,11 @@ class CronTaskmaster:
         self._next: list[CronRule] | None = None
         self._stopping = False
         self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this replica that publishes."""
+        return self._leader is None or self._leader.leads
 
     def stop(self) -> None:
         """Publish no more than what is being published now."""
@@ -68,8 +96,11 @@ class CronTaskmaster:
         """
         while not self._stopping:
             if self._next is not None:
-                self._change(self._next)
+                await self._change(self._next)
                 self._next = None
+            if self._leader is not None and not self.leads:
+                await self._stand_by(self._leader)
+                continue
             firings = self.scheduler.due(self._clock.now())
             if firings:
                 await self._send(firings)
@@ -80,13 +111,26 @@ class CronTaskmaster:
     async def _wait(self, wake: float | None) -> None:
         if wake is None:
             _log.warning("no rule will ever fire", extra={"event": "nothing-to-do"})
-            self._waiting = asyncio.get_running_loop().create_future()
+            await self._until(asyncio.get_running_loop().create_future())
         else:
-            self._waiting = asyncio.ensure_future(self._clock.wait_until(wake))
+            await self._until(asyncio.ensure_future(self._clock.wait_until(wake)))
+
+    async def _until(self, waiting: asyncio.Future[None]) -> None:
+        """Wait for this, but no longer than until something else is to be done."""
+        self._waiting = waiting
         try:
-            await asyncio.wait([self._waiting])
+            await asyncio.wait([waiting])
         finally:
-            self._waiting.cancel()
+            waiting.cancel()
+
+    async def _stand_by(self, leader: Election) -> None:
+        await self._until(asyncio.ensure_future(leader.elected()))
+        if leader.leads:
+            try:
+                self.scheduler = await asyncio.to_thread(self._start)
+            except StateError as error:
+                _log.error("cannot take over yet: %s", error, extra={"event": "state-failed"})
+                await self._until(asyncio.ensure_future(asyncio.sleep(_BACKOFF.delay(1))))
 
     def _wake(self) -> None:
         if self._waiting is not None:
@@ -106,7 +150,7 @@ class CronTaskmaster:
         self._state.write(_beginning(self.rules, known, now))
         return Scheduler(self.rules, known, now)
 
-    def _change(self, rules: list[CronRule]) -> None:
+    async def _change(self, rules: list[CronRule]) -> None:
         now = self._clock.now()
         before = {rule.id: rule.schedule.text for rule in self.rules}
         fired = self.scheduler.fired()
@@ -117,7 +161,7 @@ class CronTaskmaster:
         self.scheduler.missed = missed
         # What a bus that is away has made late is not missed because of an edit.
         self.scheduler.awake(now)
-        self._write(_beginning(rules, known, now))
+        await self._write(_beginning(rules, known, now))
 
     async def _send(self, firings: Sequence[Firing]) -> None:
         by_topic: defaultdict[str, list[Firing]] = defaultdict(list)
@@ -135,7 +179,7 @@ class CronTaskmaster:
             await self._send_apart(by_topic)
         else:
             for topic, some in by_topic.items():
-                self._remember(topic, some)
+                await self._remember(topic, some)
 
     async def _send_apart(self, by_topic: dict[str, list[Firing]]) -> None:
         """One topic that refuses must not hold up the others."""
@@ -147,7 +191,7 @@ class CronTaskmaster:
             except BusError as error:
                 self._postpone(topic, firings, error)
             else:
-                self._remember(topic, firings)
+                await self._remember(topic, firings)
 
     async def _publish(self, firings: Sequence[Firing]) -> None:
         now = self._clock.now()
@@ -168,17 +212,17 @@ class CronTaskmaster:
                 extra={"event": "publish-failed", "topic": topic},
             )
 
-    def _remember(self, topic: str, firings: Sequence[Firing]) -> None:
+    async def _remember(self, topic: str, firings: Sequence[Firing]) -> None:
         self.sent += len(firings)
         self._failures.pop(topic, None)
         if self.trouble.pop(topic, None) is not None:
             _log.info("publishing to %s again", topic, extra={"event": "publish-recovered", "topic": topic})
-        self._write((rule.id, rule.schedule.text, instant) for rule, instant in firings)
+        await self._write((rule.id, rule.schedule.text, instant) for rule, instant in firings)
 
-    def _write(self, fired: Iterable[_Fired]) -> None:
+    async def _write(self, fired: Iterable[_Fired]) -> None:
         self._unwritten.update({entry[0]: entry for entry in fired})
         try:
-            self._state.write(self._unwritten.values())
+            await asyncio.to_thread(self._state.write, list(self._unwritten.values()))
         except StateError as error:
             _log.error("after a restart these tasks may be sent again, with the same ids: %s", error)
         else:

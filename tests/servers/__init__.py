@@ -1,7 +1,6 @@
-"""Real brokers for the tests that need one.
+"""Real brokers and databases for the tests that need one.
 
-They run only where ``TASKBUS_SERVERS`` is set (``make test-servers``): the adapters for NATS and NSQ are not finished,
-and what is not checked on every change is not claimed either.
+They run only where ``TASKBUS_SERVERS`` is set (``make test-servers``): the servers take time, room and ports.
 """
 
 from __future__ import annotations
@@ -16,4 +15,4 @@ __all__ = ["need_servers"]
 def need_servers() -> None:
     """Skip, saying why, unless tests against real servers were asked for."""
     if not os.environ.get("TASKBUS_SERVERS"):
-        pytest.skip("real brokers: run `make test-servers`")
+        pytest.skip("real servers: run `make test-servers`")

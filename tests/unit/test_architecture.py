@@ -21,7 +21,17 @@ ALLOWED = {
     "apps": {"bus", "task", "taskmasters", "workers"},
 }
 #: Client libraries and other weights that only what needs them may bring in.
-HEAVY = ("click", "yaml", "sqlite3", "cronsim", "prometheus_client", "http.server", "importlib.metadata", "asyncio")
+HEAVY = (
+    "click",
+    "yaml",
+    "sqlite3",
+    "sqlalchemy",
+    "cronsim",
+    "prometheus_client",
+    "http.server",
+    "importlib.metadata",
+    "asyncio",
+)
 FORBIDDEN_IMPORTS = {"pickle", "marshal", "shelve", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile"}
 MAX_LINES = 500
