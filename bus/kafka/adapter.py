@@ -51,7 +51,7 @@ class KafkaBus(Bus):
         depth=True,
         peek=True,
         topics=True,
-        max_size=1_000_000,
+        max_size=960 * 1024,
     )
 
     def __init__(self, url: BusURL, *, clock: Clock) -> None:
@@ -85,6 +85,7 @@ class KafkaBus(Bus):
 
     async def producer(self) -> Producer:
         self._check_open()
+        self._sender.warm()
         producer = KafkaProducer(self._sender, self._store, self._options, self._made.discard)
         self._made.add(producer)
         return producer

@@ -16,10 +16,12 @@ from bus.kafka.copies import HEADERS
 from bus.units import format_duration, parse_duration, parse_positive_size
 from bus.url import BusURL, option
 
-__all__ = ["KafkaOptions", "connection"]
+__all__ = ["USUAL", "KafkaOptions", "connection"]
 
 _PORT = 9092
 _MECHANISMS = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
+#: What a broker takes without being told otherwise (``message.max.bytes``), less what a batch adds.
+USUAL = 1_040_000
 #: Seconds a token without a time of expiry is used before its file is read again.
 _TOKEN = 300.0
 
@@ -69,7 +71,7 @@ class KafkaOptions:
     )
     protocol: str = option(_one_of("classic", "consumer"), "classic", "of the group: classic, or consumer (KIP-848)")
     instance: str = option(str, "", "name of this consumer (group.instance.id), so that its restart is no rebalance")
-    max_size: int = option(parse_positive_size, 1_000_000, "largest body")
+    max_size: int = option(parse_positive_size, 960 * 1024, "largest body")
     timeout: float = option(_duration(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")
     sasl: str = option(_one_of(*_MECHANISMS), "plain", "how to log in: plain, scram-sha-256 or scram-sha-512")
     password_file: str = option(str, "", "file with the password of the user in the URL")
@@ -106,7 +108,7 @@ def connection(url: BusURL, options: KafkaOptions) -> dict[str, Any]:
         "socket.keepalive.enable": True,
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 5000,
-        "message.max.bytes": max(options.largest, 1_000_000),
+        "message.max.bytes": max(options.largest, USUAL),
     }
     login = _login(url, options)
     tls = options.tls or bool(options.ca or options.cert or options.key)

@@ -103,6 +103,10 @@ class Sender:
                 idle = not self._under_way
             producer.poll(0 if idle else 0.05)
 
+    def warm(self) -> None:
+        """Begin to connect: librdkafka takes half a second before the first message."""
+        self._start()
+
     async def send(self, records: Sequence[Record], doing: str) -> None:
         """Write these in order.
 

@@ -22,7 +22,7 @@ from confluent_kafka.cimpl import NewTopic
 from bus.contract import Depth
 from bus.errors import BusURLError, ClosedError, NoSuchTopicError, UnreachableError
 from bus.kafka.names import is_user_topic, retry_group, retry_topic
-from bus.kafka.options import KafkaOptions
+from bus.kafka.options import USUAL, KafkaOptions
 from bus.kafka.progress import decode
 from bus.kafka.trouble import is_refusal, kafka_error, mapped
 
@@ -171,7 +171,7 @@ class Store:
         config: dict[str, str] = {}
         if self._options.retention is not None:
             config["retention.ms"] = str(round(self._options.retention * 1000))
-        if self._options.largest > 1_000_000:
+        if self._options.largest > USUAL:
             config["max.message.bytes"] = str(self._options.largest + 4096)
         if (self._options.replicas or 1) >= 3:
             config["min.insync.replicas"] = "2"
