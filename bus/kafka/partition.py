@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+import time
+from itertools import islice
 
 from confluent_kafka import TopicPartition
 
 from bus.contract import Delivery
 from bus.kafka.copies import Origin
-from bus.kafka.progress import LIMIT, Progress
+from bus.kafka.progress import LIMIT, WINDOW, Progress
 
 __all__ = ["Entry", "Partition", "State"]
+
+#: A delayed message this old, or one in the way of so many others, is written anew so that the group's offset goes on.
+_OLD = 86_400.0
+_CROWD = WINDOW // 2
+_ROLLED = 200
 
 
 class State(enum.Enum):
@@ -117,9 +123,13 @@ class Partition:
         self.out.clear()
         self.lost = True
 
-    def held(self) -> Iterable[Entry]:
-        """What was yielded and not settled."""
-        return (entry for entry in self.out if entry.state is not State.STAGED)
+    def in_the_way(self) -> list[Entry]:
+        """Delayed messages that keep the group's offset back for too long, or for too many others."""
+        now = time.time()
+        oldest = next(iter(self.delayed.values()))
+        if self.progress.oldest != oldest.offset or (self.progress.width < _CROWD and now - oldest.written < _OLD):
+            return []
+        return [entry for entry in islice(self.delayed.values(), _ROLLED) if entry.origin.due - now >= 1.0]
 
     def commit(self, limit: int = LIMIT) -> TopicPartition:
         """What to commit."""

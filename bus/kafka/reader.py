@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import logging
 import threading
 import time
@@ -23,7 +22,9 @@ from bus.kafka.copies import read_origin
 from bus.kafka.options import KafkaOptions
 from bus.kafka.partition import Entry, Partition, State
 from bus.kafka.progress import LIMIT, WINDOW, Progress
-from bus.kafka.trouble import is_refusal, kafka_error, mapped
+from bus.kafka.pulse import Pulse
+from bus.kafka.shelf import Shelf
+from bus.kafka.trouble import is_fenced, is_refusal, kafka_error, mapped
 
 __all__ = ["Reader"]
 
@@ -40,21 +41,6 @@ _SHORT, _LONG = 0.001, 0.02
 _KEEP = 0.5
 #: Seconds between two tries to commit.
 _AGAIN = 0.1
-#: A delayed message this old, or one in the way of so many others, is written anew so that the group's offset goes on.
-_OLD = 86_400.0
-_CROWD = WINDOW // 2
-_ROLLED = 200
-#: Errors of a commit which say that the group gave our partitions to others, or is about to say so.
-_FENCED = frozenset(
-    (
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError._ASSIGNMENT_LOST,
-    )
-)
 Key = tuple[str, int]
 
 
@@ -89,19 +75,15 @@ class Reader:
         self._closing = False
         self._parts: dict[Key, Partition] = {}
         self._dirty: set[Partition] = set()
-        self._ready: deque[Entry] = deque()
-        #: Handed back unbegun: these go first, in their order.
-        self._again: list[Entry] = []
-        self._ready_bytes = 0
-        self._delayed: list[tuple[float, Entry]] = []
-        self._delayed_bytes = 0
+        self._shelf = Shelf()
         self._staged: list[Entry] = []
         self._waiters: list[tuple[asyncio.Future[None], dict[Partition, int]]] = []
         self._seq = 0
         self._limit = LIMIT
         self._commit_at = 0.0
         self._idle = _SHORT
-        self._seen = self._asked = time.monotonic()
+        #: Where the event loop hangs we do not poll, and the group gives our messages to others.
+        self._pulse = Pulse(options.stall)
         self._rolling = False
         self._thread = threading.Thread(target=self._run, name=f"kafka-{topics[0]}", daemon=True)
 
@@ -142,8 +124,7 @@ class Reader:
         """Ready again, as if it had not been delivered. With the lock held."""
         again = entry.again()
         entry.partition.take_back(entry, State.SETTLED)
-        heapq.heappush(self._again, again)
-        self._ready_bytes += len(again.body)
+        self._shelf.put_back(again)
         self.changed(entry)
 
     def confirmation(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
@@ -181,8 +162,6 @@ class Reader:
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
-
-    # Called on the thread.
 
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended before us
@@ -233,20 +212,19 @@ class Reader:
         now = time.monotonic()
         with self.lock:
             self._stirred = False
-            self._promote()
+            self._shelf.promote()
             self._stage()
             dirty = bool(self._dirty) and now >= self._commit_at
         if dirty:
             self._commit(consumer)
-        alive = self._is_loop_alive(now)
+        alive = self._pulse.beats()
+        self._closing = self._closing or self._pulse.ended
         with self.lock:
             full = self._is_full()
             held = bool(self._staged or self.arrived or self._dirty) or any(part.out for part in self._parts.values())
             # Only our own waiting can be interrupted, so librdkafka's is used where nobody could want to.
-            ours = held or full or not alive or bool(self._ready or self._again)
-            wait = _POLL
-            if self._delayed:
-                wait = min(wait, max(0.0, self._delayed[0][0] - time.time()))
+            ours = held or full or not alive or bool(self._shelf)
+            wait = min(_POLL, self._shelf.until_due())
             if full or not alive:
                 wait = _KEEP
             elif ours:
@@ -258,45 +236,13 @@ class Reader:
             got = self._read(consumer, 0.0 if ours else wait, 1 if full else _BATCH)
             self._idle = 0.0 if got and not full else min(_LONG, max(_SHORT, self._idle * 2))
 
-    def _is_loop_alive(self, now: float) -> bool:
-        """False when the event loop hangs: then we do not poll, and the group gives our messages to others."""
-        stall = self._options.stall
-        if now - self._asked >= min(stall / 4, 5.0):
-            self._asked = now
-            try:
-                self._loop.call_soon_threadsafe(self._echo)
-            except RuntimeError:
-                self._closing = True
-        return now - self._seen < stall
-
-    def _echo(self) -> None:
-        self._seen = time.monotonic()
-
     def _is_full(self) -> bool:
-        return len(self._ready) >= _AHEAD or self._ready_bytes >= _BYTES
-
-    def _promote(self) -> None:
-        """What is due is ready."""
-        now = time.time()
-        while self._delayed and (self._delayed[0][0] <= now or self._delayed[0][1].partition.lost):
-            _, entry = heapq.heappop(self._delayed)
-            self._delayed_bytes -= len(entry.body)
-            entry.partition.delayed.pop(entry.offset, None)
-            if not entry.partition.lost and entry.state is State.READY:
-                self._push(entry)
-
-    def _push(self, entry: Entry) -> None:
-        self._ready.append(entry)
-        self._ready_bytes += len(entry.body)
+        return len(self._shelf) >= _AHEAD or self._shelf.ready_bytes >= _BYTES
 
     def _stage(self) -> None:
         """Count as delivered what is asked for; it is yielded when that is committed."""
         wanted = self._wanted - len(self._staged) - len(self.arrived)
-        while wanted > 0 and (self._ready or self._again):
-            entry = heapq.heappop(self._again) if self._again else self._ready.popleft()
-            self._ready_bytes -= len(entry.body)
-            if entry.partition.lost:
-                continue
+        while wanted > 0 and (entry := self._shelf.take()) is not None:
             if self._starts is not None:
                 entry.count, entry.state = 1, State.STAGED
                 self.arrived.append(entry)
@@ -346,7 +292,7 @@ class Reader:
                 self._topics[0],
                 self._limit,
             )
-        elif error.code() not in _FENCED:
+        elif not is_fenced(error):
             self.trouble = error
             _log.warning("%s: a commit failed, trying again: %s", self._topics[0], error.str())
 
@@ -378,9 +324,9 @@ class Reader:
     def _steer(self, consumer: Consumer) -> None:
         """Pause what must not be read further, and resume the rest."""
         with self.lock:
-            over = len(self._ready) >= 2 * _AHEAD or self._ready_bytes >= 2 * _BYTES
-            under = len(self._ready) < _AHEAD and self._ready_bytes < _BYTES
-            crowded = self._delayed_bytes >= _BYTES
+            over = len(self._shelf) >= 2 * _AHEAD or self._shelf.ready_bytes >= 2 * _BYTES
+            under = not self._is_full()
+            crowded = self._shelf.delayed_bytes >= _BYTES
             stop: list[TopicPartition] = []
             go: list[TopicPartition] = []
             for part in self._parts.values():
@@ -393,26 +339,21 @@ class Reader:
                     part.paused = True
                     stop.append(TopicPartition(part.name, part.number))
                 if part.retry and part.delayed and not self._rolling:
-                    self._roll_on(part, width)
+                    self._roll_on(part)
         if stop:
             consumer.pause(stop)
         if go:
             consumer.resume(go)
 
-    def _roll_on(self, part: Partition, width: int) -> None:
+    def _roll_on(self, part: Partition) -> None:
         """What is delayed for long and keeps the group's offset back is written anew behind the others."""
-        now = time.time()
-        oldest = next(iter(part.delayed.values()))
-        if part.progress.oldest != oldest.offset or oldest.origin.due - now < 1.0:
-            return
-        if width < _CROWD and now - oldest.written < _OLD:
-            return
-        chosen = [entry for entry in list(part.delayed.values())[:_ROLLED] if entry.origin.due - now >= 1.0]
+        chosen = part.in_the_way()
         for entry in chosen:
             entry.state = State.SETTLING
-        self._rolling = True
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._roll, chosen)
+        if chosen:
+            self._rolling = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._roll, chosen)
 
     def _read(self, consumer: Consumer, wait: float, most: int) -> bool:
         first = consumer.poll(wait)
@@ -449,18 +390,15 @@ class Reader:
         self._seq += 1
         body = message.value() or b""
         if not part.retry:
-            self._ready.append(Entry(part, offset, self._seq, body, message.key(), None))
-            self._ready_bytes += len(body)
+            self._shelf.add(Entry(part, offset, self._seq, body, message.key(), None))
             return
         origin = read_origin(message.headers(), f"retry-{number}:{offset}")
         entry = Entry(part, offset, self._seq, body, message.key(), origin)
         if origin.due > time.time():
-            heapq.heappush(self._delayed, (origin.due, entry))
-            self._delayed_bytes += len(body)
-            part.delayed[offset] = entry
+            self._shelf.delay(entry, origin.due)
             entry.written = message.timestamp()[1] / 1000
         else:
-            self._push(entry)
+            self._shelf.add(entry)
 
     def _add(self, name: str, number: int, progress: Progress) -> None:
         self._parts[name, number] = Partition(name, number, progress, retry=name != self._topics[0])
@@ -511,12 +449,7 @@ class Reader:
             for entry in [each for each in part.out if each.state is State.STAGED]:
                 part.take_back(entry, State.LOST)
                 self._dirty.add(part)
-        self._ready = deque(entry for entry in self._ready if entry.partition not in going)
-        self._again = sorted(entry for entry in self._again if entry.partition not in going)
-        self._ready_bytes = sum(len(entry.body) for entry in (*self._ready, *self._again))
-        self._delayed = [(due, entry) for due, entry in self._delayed if entry.partition not in going]
-        heapq.heapify(self._delayed)
-        self._delayed_bytes = sum(len(entry.body) for _, entry in self._delayed)
+        self._shelf.withdraw(going)
 
     def _lost(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         """Others have these partitions already: nothing is committed."""

@@ -17,7 +17,7 @@ from bus.errors import (
     UnsupportedError,
 )
 
-__all__ = ["MAPPED", "is_refusal", "kafka_error", "mapped"]
+__all__ = ["MAPPED", "is_fenced", "is_refusal", "kafka_error", "mapped"]
 
 K = KafkaError
 #: What is not listed is worth trying again: UnreachableError.
@@ -82,6 +82,17 @@ MAPPED: dict[int, type[BusError]] = {
     ),
     K.TOPIC_EXCEPTION: BadNameError,
 }
+#: Errors of a commit which say that the group gave our partitions to others, or is about to say so.
+_FENCED = frozenset(
+    (
+        K.ILLEGAL_GENERATION,
+        K.UNKNOWN_MEMBER_ID,
+        K.FENCED_MEMBER_EPOCH,
+        K.STALE_MEMBER_EPOCH,
+        K.REBALANCE_IN_PROGRESS,
+        K._ASSIGNMENT_LOST,
+    )
+)
 _HINTS: dict[type[BusError], str] = {
     UnauthorisedError: "check the user, the password, the certificates and the ACLs",
     NoSuchTopicError: "create the topic, or leave create=true",
@@ -111,3 +122,8 @@ def is_refusal(error: KafkaError) -> bool:
     """Whether asking again does not help: who we are, or how we ask, is refused."""
     # What a server thinks of our certificate it says in an alert, and librdkafka calls that a failure of transport.
     return MAPPED.get(error.code()) is UnauthorisedError or "SSL alert" in error.str()
+
+
+def is_fenced(error: KafkaError) -> bool:
+    """Whether a commit was refused because partitions are moving: the group will tell what is still ours."""
+    return error.code() in _FENCED
