@@ -35,7 +35,7 @@ def nsq_drain(folder: Path, count: int) -> tuple[float, Run]:
         run = run_worker(["--bus", server.url(), "--drain"], folder)
         found = asyncio.run(_depth(server, "done"))
     finally:
-        server.end()
+        server.stop()
     _expect(found, count)
     return bare, run
 
@@ -50,7 +50,7 @@ def nsq_adapter(folder: Path, count: int) -> tuple[float, float]:
         ours = asyncio.run(_bus_drain(server, count))
         found = asyncio.run(_depth(server, "ours-done"))
     finally:
-        server.end()
+        server.stop()
     _expect(found, count)
     return bare, ours
 
@@ -62,7 +62,7 @@ def nsq_publish(folder: Path, count: int) -> tuple[float, float]:
     try:
         return asyncio.run(_bare_publish(server, bodies)), asyncio.run(_bus_publish(server, bodies))
     finally:
-        server.end()
+        server.stop()
 
 
 def _server(folder: Path, count: int) -> Nsqd:

@@ -22,6 +22,8 @@ LEASE = 30.0
 _FORGOTTEN = 300
 #: Seconds between looks at whether all nodes of a cluster know of a new consumer.
 _LOOK_AGAIN = 0.05
+#: Seconds after which a node that does not know of it counts as down.
+_GRACE = 1.0
 _NANO = 10**9
 #: What the consumer of a group must be, and must not have: else messages would be given up, or never come.
 _CONSUMER = {"ack_policy": "explicit", "deliver_policy": "all", "max_deliver": -1, "max_ack_pending": -1}
@@ -35,6 +37,8 @@ class Store:
         self._connection = connection
         self._options = options
         self._known: set[str] = set()
+        #: Streams by topic, of which all nodes once knew a consumer: that is not lost with a node.
+        self._kept: dict[str, str] = {}
 
     @property
     def prefix(self) -> str:
@@ -71,41 +75,44 @@ class Store:
                 )
         if not info.get("state", {}).get("consumer_count"):
             # Without any consumer a stream with interest retention stores nothing.
+            self._kept.pop(topic, None)
             await self._make(topic, ANCHOR, {"durable_name": ANCHOR, "ack_policy": "explicit", "deliver_policy": "all"})
-        await self._everywhere(topic)
+        if self._kept.get(topic) != info.get("created"):
+            await self._everywhere(topic)
+            self._kept[topic] = str(info.get("created"))
         self._known.add(topic)
 
     async def _everywhere(self, topic: str, group: str | None = None) -> None:
         """Wait until every replica has the consumer of this group, or of any.
 
         A consumer is there for whoever made it before all nodes know of it, and a node that knows of none drops what it
-        is given to store, though the publisher is told that it is stored.
+        is given to store, though the publisher is told that it is stored. A node that is down drops nothing, and is not
+        told from one that is late: after a moment most of them are enough.
         """
         if self._options.replicas == 1:
             return
         stream = stream_name(self._options.prefix, topic)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._connection.timeout
+        began = loop.time()
+        deadline, grace = began + self._connection.timeout, began + min(_GRACE, self._connection.timeout / 2)
         while True:
+            all_nodes = loop.time() < grace
             found = await self._pages(f"CONSUMER.LIST.{stream}", "consumers", topic)
             keeping = [
                 info for info in found if (name := info["config"].get("durable_name")) and name == (group or name)
             ]
             known = (await self.stream(topic) or {}).get("state", {}).get("consumer_count")
-            if known and any(self._on_every_node(info) for info in keeping):
+            if known and any(self._on_nodes(info, every=all_nodes) for info in keeping):
                 return
             if loop.time() > deadline:
                 raise UnreachableError(f"{topic}: its consumers are not on all replicas of the stream yet", topic=topic)
             await asyncio.sleep(_LOOK_AGAIN)
 
-    def _on_every_node(self, info: dict[str, Any]) -> bool:
+    def _on_nodes(self, info: dict[str, Any], *, every: bool) -> bool:
         cluster = info.get("cluster") or {}
         others = cluster.get("replicas") or []
-        return (
-            bool(cluster.get("leader"))
-            and len(others) == self._options.replicas - 1
-            and all(peer.get("current") or peer.get("offline") for peer in others)
-        )
+        nodes = bool(cluster.get("leader")) + sum(bool(peer.get("current")) for peer in others)
+        return nodes >= (self._options.replicas if every else self._options.replicas // 2 + 1)
 
     def _wanted(self, topic: str) -> dict[str, Any]:
         """What a stream must be, so that nothing accepted is dropped. Limits of size are the administrator's."""

@@ -36,6 +36,7 @@ class TestKafka(Conformance):
             durability=Durability.D2,
             patience=15.0,
             quiet=0.4,
+            delay=3.0,
             restart=server.restart,
             kill=server.kill_and_start,
         )
@@ -52,4 +53,5 @@ class TestKafkaPartitions(Conformance):
             durability=Durability.D2,
             patience=15.0,
             quiet=0.4,
+            delay=3.0,
         )

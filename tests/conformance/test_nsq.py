@@ -17,7 +17,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nsqd]:
     nsqd = Nsqd(tmp_path_factory.mktemp("nsqd"), "-max-msg-timeout=6s", "-max-req-timeout=1m", "-max-msg-size=65536")
     nsqd.start()
     yield nsqd
-    nsqd.end()
+    nsqd.stop()
 
 
 class TestNsq(Conformance):
@@ -32,5 +32,5 @@ class TestNsq(Conformance):
             patience=10.0,
             quiet=0.3,
             restart=server.restart,
-            kill=server.kill,
+            kill=server.kill_and_start,
         )

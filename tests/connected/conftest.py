@@ -16,4 +16,4 @@ def nsqd(tmp_path: Path) -> Iterator[Nsqd]:
     server = Nsqd(tmp_path)
     server.start()
     yield server
-    server.end()
+    server.stop()

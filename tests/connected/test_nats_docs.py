@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.doc_runner import check_document
-from tests.servers.nats import free_port, nats_server
+from tests.servers.nats import nats_server
+from tests.servers.process import free_port
 
 _PAGE = Path(__file__).parents[2] / "docs" / "buses" / "nats.md"
 

@@ -439,6 +439,20 @@ def test_a_consumer_that_would_give_up_is_not_used(server: NatsServer) -> None:
     asyncio.run(run())
 
 
+async def _newcomer(url: str, sent: list[bytes]) -> None:
+    """Connect and publish one message more."""
+    while True:
+        try:
+            async with bus.connect(url) as b, await b.producer() as producer:
+                body = b"new %d" % len(sent)
+                await producer.publish("t", body)
+                sent.append(body)
+                return
+        except BusError as error:
+            if not error.transient:
+                raise
+
+
 async def _in_step(node: NatsServer) -> None:
     """Wait until every replica of the stream and of its consumer is as far as its leader."""
     async with asyncio.timeout(60), _admin(node) as admin:
@@ -486,13 +500,15 @@ def test_a_cluster_survives_the_loss_of_any_node(tmp_path: Path) -> None:
                 await await_until(lambda: len(sent) > before + 50, 30)  # noqa: B023 - awaited at once
                 await asyncio.to_thread(node.kill)
                 await sending
+                async with asyncio.timeout(30):  # somebody who starts meanwhile can work too
+                    await _newcomer(url, sent)
                 await await_until(lambda: set(sent) <= set(got), 40)
                 shutil.rmtree(node.folder / "data")
                 await asyncio.to_thread(node.start)
                 await _in_step(node)
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
-            assert len(sent) == 600
+            assert len(sent) == 603
 
     with nats_cluster(tmp_path) as nodes:
         asyncio.run(run(nodes))

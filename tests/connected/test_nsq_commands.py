@@ -122,7 +122,7 @@ def test_max_lease_of_the_server_is_told(tmp_path: Path) -> None:
         refused = taskbus("worker", "hello-world", "--bus", server.url(), cwd=tmp_path)
         taken = taskbus("worker", "hello-world", "--drain", "--bus", server.url(max_lease="2m"), cwd=tmp_path)
     finally:
-        server.end()
+        server.stop()
     assert refused.code == 2, refused
     assert "max_lease=2m" in refused.err
     assert taken.code == 0, taken
@@ -151,7 +151,7 @@ def test_a_task_that_lasts_longer_than_the_server_permits(tmp_path: Path) -> Non
     finally:
         worker.terminate()
         _, err = worker.communicate(timeout=_LIMIT)
-        server.end()
+        server.stop()
     assert done.code == 0, done
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert events == ["started", "lease-ceiling", "lease-lost", "stopped"]

@@ -93,7 +93,7 @@ def test_clean_restarts_lose_nothing(nsqd: Nsqd, tmp_path: Path) -> None:
         async with _publishing(url) as publisher:
             for _ in range(3):
                 await _grow(publisher)
-                await asyncio.to_thread(nsqd.end)
+                await asyncio.to_thread(nsqd.stop)
                 refused = len(publisher.refusals)
                 await await_until(lambda seen=refused: len(publisher.refusals) > seen, 20)  # type: ignore[misc]
                 await asyncio.to_thread(nsqd.start)
@@ -118,7 +118,7 @@ def test_a_killed_nsqd_loses_what_it_had_in_memory(nsqd: Nsqd, tmp_path: Path) -
         async with _publishing(url) as publisher:
             for _ in range(3):
                 await _grow(publisher)
-                await asyncio.to_thread(nsqd.kill)
+                await asyncio.to_thread(nsqd.kill_and_start)
                 pending += len(publisher.accepted - executed(tmp_path).keys())
                 before = set(publisher.accepted)
                 await _grow(publisher)
@@ -146,7 +146,7 @@ def test_with_two_publishing_goes_on_while_one_is_dead(tmp_path: Path) -> None:
     async def run(worker: Popen[str]) -> None:
         async with _publishing(url) as publisher:
             await _grow(publisher)
-            await asyncio.to_thread(pair[0].end)
+            await asyncio.to_thread(pair[0].stop)
             assert not publisher.refusals
             cpu, began, before = _cpu(worker.pid), time.monotonic(), len(executed(tmp_path))
             await _grow(publisher, 2000)
@@ -165,7 +165,7 @@ def test_with_two_publishing_goes_on_while_one_is_dead(tmp_path: Path) -> None:
             asyncio.run(run(worker))
     finally:
         for server in pair:
-            server.end()
+            server.stop()
 
 
 @pytest.mark.timeout(120)
@@ -173,7 +173,7 @@ def test_while_nothing_answers_nobody_spins(nsqd: Nsqd, tmp_path: Path) -> None:
     """A worker whose nsqd is away uses next to no CPU, and works when it is back."""
 
     async def run(worker: Popen[str]) -> None:
-        await asyncio.to_thread(nsqd.end)
+        await asyncio.to_thread(nsqd.stop)
         cpu, until = _cpu(worker.pid), time.monotonic() + 4.0
         await await_until(lambda: time.monotonic() > until)
         spent = _cpu(worker.pid) - cpu
@@ -225,7 +225,7 @@ def test_nodes_leave_and_come_back(tmp_path: Path) -> None:
 
             await through(20, publish)
             for server in servers:
-                await asyncio.to_thread(server.end)
+                await asyncio.to_thread(server.stop)
                 await until_nodes(1)
                 cpu, until = time.process_time(), time.monotonic() + 1.0
                 await through(20, publish)
@@ -245,8 +245,8 @@ def test_nodes_leave_and_come_back(tmp_path: Path) -> None:
         asyncio.run(run())
     finally:
         for nsqd in servers:
-            nsqd.end()
-        lookupd.end()
+            nsqd.stop()
+        lookupd.stop()
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def guarded(tmp_path: Path) -> Iterator[Nsqd]:
         server.start()
         yield server
     finally:
-        server.end()
+        server.stop()
         auth.shutdown()
         thread.join()
         auth.server_close()
@@ -187,4 +187,4 @@ def test_a_client_certificate_is_required(tmp_path: Path) -> None:
     try:
         asyncio.run(run())
     finally:
-        server.end()
+        server.stop()

@@ -25,7 +25,7 @@ def pair(tmp_path: Path) -> Iterator[list[Nsqd]]:
         server.start()
     yield servers
     for server in servers:
-        server.end()
+        server.stop()
 
 
 def _url(servers: list[Nsqd], more: str = "") -> str:
@@ -66,7 +66,7 @@ def test_publishing_goes_on_without_one_of_two(pair: list[Nsqd]) -> None:
             assert "is away" not in (await b.health()).detail
             for number in range(4):
                 await producer.publish("t", b"%d" % number)
-            await asyncio.to_thread(pair[0].end)
+            await asyncio.to_thread(pair[0].stop)
             for _ in range(20):
                 await producer.publish_many([Message("t", b"more")])
             health = await b.health()
@@ -83,7 +83,7 @@ def test_a_consumer_outlives_its_server(nsqd: Nsqd, caplog: pytest.LogCaptureFix
     async def run() -> None:
         async with bus.connect(nsqd.url(lease="2s")) as b, await b.consumer("t", "g") as consumer:
             waiting = asyncio.create_task(consumer.receive())
-            await asyncio.to_thread(nsqd.end)
+            await asyncio.to_thread(nsqd.stop)
             for _ in range(1000):
                 if not (await b.health()).ok:
                     break
@@ -129,7 +129,7 @@ def test_nodes_are_found_and_come_later(tmp_path: Path) -> None:
         asyncio.run(run())
     finally:
         for server in (*servers, lookupd):
-            server.end()
+            server.stop()
 
 
 def test_limits_of_the_server_are_told(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_limits_of_the_server_are_told(tmp_path: Path) -> None:
     try:
         asyncio.run(run())
     finally:
-        server.end()
+        server.stop()
 
 
 def test_tls_is_used_and_required(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_tls_is_used_and_required(tmp_path: Path) -> None:
     try:
         asyncio.run(run())
     finally:
-        server.end()
+        server.stop()
 
 
 def test_a_worker_works_on_it(nsqd: Nsqd, tmp_path: Path) -> None:
