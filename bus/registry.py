@@ -33,6 +33,7 @@ _BUILT_IN = {
     adapter.scheme: adapter
     for adapter in (
         Adapter("file", "bus.file", "FileBus"),
+        Adapter("kafka", "bus.kafka", "KafkaBus", "kafka"),
         Adapter("lines", "bus.lines", "LinesBus"),
         Adapter("memory", "bus.memory", "MemoryBus"),
         Adapter("nats", "bus.nats", "NatsBus", "nats"),

@@ -27,6 +27,8 @@ __all__ = ["Receiver"]
 _log = logging.getLogger("taskbus.worker")
 #: Seconds between looks at leases, time limits and stalls while anything is held.
 _TICK = 0.1
+#: Seconds between looks at whether what is held is still ours, on a bus whose leases have no length.
+_LOOK = 1.0
 #: Seconds results of tiny tasks may wait for more, to be settled in one batch.
 _LINGER = 0.002
 #: Seconds after which a running task counts as long, and what waits behind it is handed back.
@@ -237,14 +239,16 @@ class Receiver:
 
     async def _keep_loop(self) -> None:
         lease = self._consumer.lease
-        due = monotonic() + lease / 3 if lease else float("inf")
+        # Where a lease has no length it may yet be lost, as when a partition moves to another consumer.
+        period = lease / 3 if lease else _LOOK
+        due = monotonic() + period
         while True:
             if not self._held:
                 await self._busy.wait()
-                due = monotonic() + lease / 3 if lease else float("inf")
+                due = monotonic() + period
             await asyncio.sleep(_TICK if lease is None else min(_TICK, lease / 6))
-            if monotonic() >= due and lease:
-                due = monotonic() + lease / 3
+            if monotonic() >= due:
+                due = monotonic() + period
                 await self._extend()
             self._launcher.enforce_limits()
             self._hand_back_behind_long_ones()

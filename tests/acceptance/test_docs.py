@@ -160,7 +160,7 @@ def capability_table() -> str:
 
 
 def _example(scheme: str) -> str:
-    return f"{scheme}://example" if scheme in ("nats", "nsq", "pubsub") else f"{scheme}:example"
+    return f"{scheme}://example" if scheme in ("kafka", "nats", "nsq", "pubsub") else f"{scheme}:example"
 
 
 def _cell(capability: str, declared: dict[str, object]) -> str:
