@@ -8,4 +8,5 @@ __all__ = ["commands"]
 commands: dict[str, str] = {
     "cron": "taskmasters.cron.app:cron",
     "on-done": "taskmasters.on_done.app:on_done",
+    "workflow": "taskmasters.workflow.app:workflow",
 }

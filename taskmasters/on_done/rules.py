@@ -14,7 +14,7 @@ from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, ITEM, META, PARENT, TIME, Template
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["RESERVED", "OnDoneRule", "load_on_done_rules"]
+__all__ = ["RESERVED", "OnDoneRule", "load_on_done_rules", "read_match"]
 
 #: Meta keys every child carries: the id of the done task it was made of, and of the first task of the chain.
 PARENT_KEY, ROOT_KEY = "parent", "root"
@@ -61,7 +61,7 @@ def load_on_done_rules(path: str) -> list[OnDoneRule]:
 
 
 def _read(table: RuleTable) -> OnDoneRule:
-    match, said = _match(table.table("match"))
+    match, said = read_match(table.table("match"))
     if "match" not in table:
         table.missing("match", 'which done tasks it is for, as in match = { type = "hello-world" }')
     kind = table.required("type")
@@ -88,7 +88,7 @@ def _read(table: RuleTable) -> OnDoneRule:
     )
 
 
-def _match(table: RuleTable) -> tuple[Match, str]:
+def read_match(table: RuleTable) -> tuple[Match, str]:
     """What to match, and how the rule is called if it has no id."""
     types, jobs, values = table.texts("type"), table.texts("job"), table.texts("value")
     wanted = table.table("meta")
