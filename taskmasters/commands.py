@@ -8,5 +8,6 @@ __all__ = ["commands"]
 commands: dict[str, str] = {
     "cron": "taskmasters.cron.app:cron",
     "on-done": "taskmasters.on_done.app:on_done",
+    "delay": "taskmasters.delay.app:delay",
     "workflow": "taskmasters.workflow.app:workflow",
 }

@@ -1,0 +1,72 @@
+"""The application around such a taskmaster: bus, status page, signals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import Protocol
+
+from bus import connect, parse_url
+from task.exits import Exit
+from task.status import serve_status
+from taskmasters.clock import Clock
+from taskmasters.running import run_until_stopped
+from taskmasters.store import Store, outbox
+from taskmasters.stored.report import StoredReport
+from taskmasters.stored.taskmaster import Engine, StoredTaskmaster
+
+__all__ = ["StoredOptions", "run_stored"]
+
+
+class StoredOptions(Protocol):
+    """The settings that all of these have."""
+
+    @property
+    def bus(self) -> str: ...
+    @property
+    def status_port(self) -> int | None: ...
+    @property
+    def status_host(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def kill_time(self) -> float: ...
+
+
+async def run_stored(
+    name: str,
+    engine: Engine,
+    store: Store,
+    clock: Clock,
+    options: StoredOptions,
+    *,
+    dead_topic: str,
+    fates: Sequence[str],
+    about: Mapping[str, object],
+) -> Exit:
+    """Run until a signal comes. ``about`` is told at the start and on the status page.
+
+    Raises:
+        BusError, StateError: what keeps it from working.
+    """
+    log = logging.getLogger(f"taskbus.{name}")
+    url = parse_url(options.bus)
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(connect(url))
+        producer = await stack.enter_async_context(await bus.producer())
+        consumer = await stack.enter_async_context(await bus.consumer(options.topic, options.group))
+        taskmaster = StoredTaskmaster(engine, store, consumer, producer, clock, dead_topic=dead_topic)
+        said = {**about, "topic": options.topic, "group": options.group, "bus": str(url), "state": store.shown}
+        if options.status_port is not None:
+            report = StoredReport(name, fates, taskmaster, said)
+            sync = stack.enter_context(ExitStack())
+            sync.enter_context(serve_status(report, options.status_host, options.status_port))
+        waiting = await store.run(outbox.count)
+        log.info("working", extra={"event": "started", **said, "waiting": waiting})
+        finished = await run_until_stopped(taskmaster, options.kill_time)
+        results = dict(taskmaster.inbox.stats.results)
+        log.info("stopped", extra={"event": "stopped", "sent": taskmaster.relay.sent, **results})
+        return Exit.OK if finished else Exit.INTERRUPTED
