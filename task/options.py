@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from task.codec import DEFAULT_MAX_SIZE
+from task.retry import KINDS
 from task.setting import choice, count, duration, setting, size
 
 __all__ = ["DEFAULT_BUS", "AppOptions", "WorkerOptions"]
@@ -50,9 +51,7 @@ class WorkerOptions(AppOptions):
     kill_time: float = duration(10.0, "On shutdown, time for running tasks to end.")
     retries: int = count(0, "How often a task that ends with error is tried again.")
     retry_delay: float = duration(1.0, "Delay before the first retry.")
-    retry_backoff: str = choice(
-        "exponential", ("exponential", "fibonacci", "fixed"), "How the delay grows from retry to retry."
-    )
+    retry_backoff: str = choice("exponential", KINDS, "How the delay grows from retry to retry.")
     retry_max_delay: float = duration(900.0, "Longest delay between retries.")
     max_attempts: int = count(20, "Deliveries without an end after which a task is dead-lettered.", least=1)
     lifetime: int | None = count(None, "End after this many tasks.", least=1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from bus import Delivery, Message
 from task.assignment import Assignment
 from task.codec import encode_done
-from task.dead import dead_letter
+from task.dead import DEAD, dead_letter
 from task.errors import DecodeError
 from task.outcome import Outcome, Result
 from task.retry import Backoff
@@ -126,7 +126,8 @@ class Judge:
     def _dead_and_done(self, assignment: Assignment, outcome: Outcome, code: str) -> Verdict:
         verdict = self.dead(assignment.delivery, code, outcome.msg, assignment.task)
         if self.done_topic is not None:
-            verdict.messages = (*verdict.messages, self._done(assignment, outcome))
+            told = replace(outcome, meta={**(outcome.meta or {}), DEAD: code})
+            verdict.messages = (*verdict.messages, self._done(assignment, told))
         verdict.assignment = assignment
         return verdict
 

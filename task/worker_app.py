@@ -10,7 +10,6 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
 
 from bus import Bus, BusURL, Consumer, Depth, Health, check_group, check_topic, connect, dead_topic, parse_url
 from task.errors import SettingsError
@@ -124,8 +123,7 @@ class WorkerApp:
 
     async def _run(self, opened: Callable[[], None]) -> Exit:
         options = self.options
-        kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
-        backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
+        backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
         self.launcher = launcher = Launcher(self._launch, options)
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(connect(self.source))

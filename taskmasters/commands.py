@@ -8,6 +8,7 @@ __all__ = ["commands"]
 commands: dict[str, str] = {
     "cron": "taskmasters.cron.app:cron",
     "on-done": "taskmasters.on_done.app:on_done",
+    "retry": "taskmasters.retry.app:retry",
     "delay": "taskmasters.delay.app:delay",
     "workflow": "taskmasters.workflow.app:workflow",
 }

@@ -58,7 +58,7 @@ class DelayEngine:
 
     def refused(self, tx: Connection, refused: Sequence[Refused], now: float) -> None:
         """The bus will never take these."""
-        bury(tx, refused, self._dead_topic, now)
+        bury(tx, refused, lambda topic: self._dead_topic, now)
 
     def delayed(self, arrival: Arrival, now: float) -> Outgoing:
         """The task as it will be sent, and when.
