@@ -20,8 +20,8 @@ def explain(rules: Sequence[RetryRule]) -> Iterator[str]:
         yield f"{rule.id}{'' if rule.enabled else ' (disabled)'}"
         yield f"  for {rule.match}"
         if rule.unless is not None:
-            said = str(rule.unless)
-            yield f"  but not for {said.partition(' that ended')[0] if len(rule.unless.results) == len(Result) else said}"
+            what, _, ended = str(rule.unless).partition(" that ended")
+            yield f"  but not for {what}{f' that ended{ended}' if len(rule.unless.results) < len(Result) else ''}"
         within = "" if rule.within is None else f", within {format_duration(rule.within)} of the first failure"
         times = "once" if rule.retries == 1 else f"{rule.retries} times"
         yield f"  retries: {f'at most {times}{within}' if rule.retries else 'none'}"
