@@ -26,10 +26,8 @@ _TOLD = 20
 
 def _moment(text: str) -> datetime:
     """A moment, or how long ago it was; to be given as the ``type`` of an option."""
-    try:
+    with contextlib.suppress(ValueError):
         return parse_time(text)
-    except ValueError:
-        pass
     try:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError):
