@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from bus import Delivery
+from task.delaying import attempts_before
 from task.task import Task
 from task.times import now_text
 
@@ -92,7 +93,7 @@ def _envelope(
     if group is not None:
         letter["group"] = group
     letter["message_id"] = delivery.id
-    letter["attempts"] = delivery.attempt
+    letter["attempts"] = delivery.attempt + (attempts_before(task) if task is not None else 0)
     if delivery.history:
         letter["history"] = [_clean(entry) for entry in delivery.history]
     if task is not None:

@@ -53,6 +53,9 @@ class WorkerOptions(AppOptions):
     retry_delay: float = duration(1.0, "Delay before the first retry.")
     retry_backoff: str = choice("exponential", KINDS, "How the delay grows from retry to retry.")
     retry_max_delay: float = duration(900.0, "Longest delay between retries.")
+    delay_topic: str | None = setting(
+        None, "Topic of the delay taskmaster, for retries later than the bus can delay them.", metavar="NAME"
+    )
     max_attempts: int = count(20, "Deliveries without an end after which a task is dead-lettered.", least=1)
     lifetime: int | None = count(None, "End after this many tasks.", least=1)
     drain: bool = setting(False, "End when the topic is empty and everything is settled.")

@@ -72,7 +72,17 @@ class WorkerApp:
             SettingsError: if results would go to where the tasks come from.
         """
         check_group(self.group)
-        for topic, option in ((self.topic, ""), (self.done_topic, "--done-topic"), (self.dead_topic, "--dead-topic")):
+        delay_topic = self.options.delay_topic
+        if delay_topic is not None and self.source != self.target:
+            raise SettingsError(
+                f"--delay-topic {delay_topic}: tasks come back by the bus they came from, and --in and --out differ"
+            )
+        for topic, option in (
+            (self.topic, ""),
+            (self.done_topic, "--done-topic"),
+            (self.dead_topic, "--dead-topic"),
+            (delay_topic, "--delay-topic"),
+        ):
             if topic is None:
                 continue
             check_topic(topic)
@@ -146,6 +156,8 @@ class WorkerApp:
                 max_attempts=max(options.max_attempts, options.retries + 1),
                 identify=not atomic and target.capabilities.dedupe is not None,
                 at_most_once=options.ack == "on-receipt",
+                longest_delay=source.capabilities.nack_delay or 0.0,
+                delay_topic=options.delay_topic,
             )
             self.receiver = Receiver(
                 self.kind,

@@ -12,6 +12,7 @@ import orjson
 from bus import BadNameError, Delivery, Message, check_topic
 from task.codec import DEFAULT_MAX_SIZE, decode, encode
 from task.dead import original
+from task.delaying import ATTEMPTS
 from task.errors import DecodeError
 from task.task import Task, derive_id
 from task.times import parse_time
@@ -63,14 +64,16 @@ class Letter:
     def message(self, to: str | None) -> Message:
         """What is sent for it: to ``to``, or to the topic it came from.
 
-        A task keeps its id and counts in meta how often it was sent back; what is no task is sent as it was.
+        A task keeps its id, counts its attempts anew, and tells in meta how often it was sent back. What is no task is
+        sent as it was.
         """
         topic = to or self.topic
         body = self.body
         if self.task is not None:
             before = self.task.meta.get(REDRIVEN, "")
             count = int(before) + 1 if before.isascii() and before.isdigit() and len(before) < 10 else 1
-            meta = {**self.task.meta, REDRIVEN: str(count)}
+            kept = {key: value for key, value in self.task.meta.items() if key != ATTEMPTS}
+            meta = {**kept, REDRIVEN: str(count)}
             body = encode(self.task.replace(meta=meta, id=self.id or None))
         moment = "" if self.dead is None else self.dead.isoformat()
         return Message(topic, body, None, 0.0, derive_id("redrive", self.identity, self.message_id, moment, topic))

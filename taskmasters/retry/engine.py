@@ -12,6 +12,7 @@ from bus import dead_topic as dead_topic_of
 from bus.units import format_duration
 from task.codec import encode
 from task.dead import DEAD, dead_letter
+from task.delaying import ATTEMPTS, RUN_AT, RUN_TOPIC
 from task.task import Task, derive_id
 from task.times import format_time
 from taskmasters.retry import records
@@ -32,6 +33,8 @@ RETRY_FAILED = "retry_failed"
 FATES = ("retried", "exhausted", "ended", "repeated", "kept", "unmatched", "unfinished", "dead")
 #: Meta key of a task that was sent back from the dead letters.
 _REDRIVEN = "redriven"
+#: Meta keys of a task that its worker had delayed: these belong to the attempt that has ended.
+_WORKERS = (RUN_AT, RUN_TOPIC, ATTEMPTS)
 #: Seconds between the times of forgetting, and the most records forgotten in one transaction.
 _CLEANING, _FORGOTTEN = 60.0, 1000
 
@@ -107,7 +110,10 @@ class RetryEngine:
         return Fate("ended")
 
     def _retry(self, rule: RetryRule, arrival: Arrival, number: int, record: Record, batch: _Batch, now: float) -> Fate:
-        plain = arrival.task.replace(id=arrival.id, result=None, msg=None, started=None, completed=None)
+        kept = {key: value for key, value in arrival.task.meta.items() if key not in _WORKERS}
+        plain = arrival.task.replace(
+            id=arrival.id, meta=kept or None, result=None, msg=None, started=None, completed=None
+        )
         following = number + 1
         due = now + rule.delays.before(following, arrival.id)
         batch.changed[record.id] = record

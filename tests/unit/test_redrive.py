@@ -349,6 +349,12 @@ def test_the_go_dialect() -> None:
     assert (data["info"], data["meta"]) == ("v", "a=b&redriven=1")
 
 
+def test_attempts_are_counted_anew() -> None:
+    """A task that was delayed between its attempts begins with the first when it is sent back."""
+    found = read_letter(Delivery(letter(Task("t", id="1", meta={"attempts": "9", "a": "b"})), "x"), None)
+    assert decode(found.message(None).body).meta == {"a": "b", "redriven": "1"}
+
+
 @pytest.mark.parametrize("before", ["x", "-1", "²", "9" * 10, ""])
 def test_a_count_that_is_none(before: str) -> None:
     """A foreign meta of that name begins anew."""

@@ -311,6 +311,14 @@ def test_without_id(desk: Desk) -> None:
     assert desk.retried().meta["retry"] == "2"
 
 
+def test_what_belongs_to_an_attempt_is_left_out(desk: Desk) -> None:
+    """A task that its worker had delayed begins anew to count attempts, and is not delayed again by its meta."""
+    desk.tell(failed(meta={"a": "b", "attempts": "3", "run_at": "2026-01-31T12:00:00.000Z", "run_topic": "u"}))
+    assert desk.retried().meta == {"a": "b", "retry": "1"}
+    desk.tell(failed(id="k", meta={"attempts": "3"}))
+    assert desk.retried().meta == {"retry": "1"}
+
+
 def test_the_go_dialect(desk: Desk) -> None:
     """A task of the Go toolkit is sent again in its dialect, with job, meta and id, which its own retry loses."""
     done = failed(meta={"a": "b"}, dialect=Dialect.GO)
