@@ -21,6 +21,8 @@ runs = table(
     #: What started it: its key, its meta, and the task, as JSON.
     Column("origin", Blob(), nullable=False),
     Column("created", Double, nullable=False),
+    #: What the times in its templates are taken from; runs that were created together begin in the order of these.
+    Column("moment", Double, nullable=False),
     Column("started", Double),
     Column("ended", Double),
     #: Nodes that have not ended.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -96,6 +97,7 @@ class RunRow:
     state: str
     origin: bytes
     created: float
+    moment: float
     started: float | None = None
     ended: float | None = None
     open: int = 0
@@ -171,19 +173,7 @@ class JobRow:
 _RUN_CHANGES = ("state", "started", "ended", "open", "failing", "error")
 _NODE_CHANGES = ("state", "waits", "met", "total", "rest", "failed", "skipped", "started", "ended", "error")
 _JOB_CHANGES = ("state", "attempt", "outcome", "due", "deadline", "ended")
-_RUN_KEYS = (
-    "id",
-    "workflow",
-    "definition",
-    "state",
-    "origin",
-    "created",
-    "started",
-    "ended",
-    "open",
-    "failing",
-    "error",
-)
+_RUN_KEYS = ("id", "workflow", "definition", "origin", "created", "moment", *_RUN_CHANGES)
 _NODE_KEYS = ("run", "name", *_NODE_CHANGES)
 _JOB_KEYS = ("id", "run", "node", "number", "state", "attempt", "item", "outcome", "due", "deadline", "ended", "body")
 _JOB_COLUMNS = [tables.jobs.c[key] for key in _JOB_KEYS if key != "body"]
@@ -204,17 +194,23 @@ class Work:
         self._new_definitions: dict[str, Workflow] = {}
         #: Workflows of which a run was created or has ended: more may begin.
         self.to_admit: set[str] = set()
+        #: Nodes that ended, and runs that completed (None): other workflows may wait for them.
+        self.ended: deque[tuple[RunRow, NodeRow | None]] = deque()
 
     def workflow(self, run: RunRow) -> Workflow:
         """What ``run`` keeps to: the workflow as it was when it began."""
-        known = self.book.by_hash(run.definition)
+        return self.definition(run.definition)
+
+    def definition(self, hash: str) -> Workflow:
+        """The workflow of exactly that content."""
+        known = self.book.by_hash(hash)
         if known is not None:
             return known
-        stored = self.tx.execute(select(tables.definitions.c.body).where(tables.definitions.c.id == run.definition))
+        stored = self.tx.execute(select(tables.definitions.c.body).where(tables.definitions.c.id == hash))
         try:
-            return self.book.remember(run.definition, stored.scalar_one())
+            return self.book.remember(hash, stored.scalar_one())
         except SettingsError as error:
-            raise StateError(f"run {run.id} began with a workflow this taskbus cannot read: {error}") from error
+            raise StateError(f"a run began with a workflow this taskbus cannot read: {error}") from error
 
     # Runs
 
@@ -238,7 +234,9 @@ class Work:
         id = derive_id("workflow-run", workflow.id, origin.key)
         if self.run(id) is not None:
             return None
-        run = RunRow(id, workflow.id, workflow.hash, RunState.QUEUING, origin.write(body), self.now, new=True)
+        run = RunRow(
+            *(id, workflow.id, workflow.hash, RunState.QUEUING, origin.write(body), self.now, origin.moment), new=True
+        )
         self._runs[id] = run
         self._new_definitions[workflow.hash] = workflow
         self.to_admit.add(workflow.id)
