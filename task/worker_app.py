@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -154,7 +155,7 @@ class WorkerApp:
                 retries=options.retries,
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
-                identify=not atomic and target.capabilities.dedupe is not None,
+                identity=None if atomic or target.capabilities.dedupe is None else self._identity(self.consumer),
                 at_most_once=options.ack == "on-receipt",
                 longest_delay=source.capabilities.nack_delay or 0.0,
                 delay_topic=options.delay_topic,
@@ -191,6 +192,13 @@ class WorkerApp:
                 if recorder is not None:
                     recorder.close(forget=not self.receiver.held)
             return self._summary()
+
+    def _identity(self, consumer: Consumer) -> str | None:
+        """What no other consumer's deliveries have in common; None if their ids may come again with other messages."""
+        if consumer.epoch is None:
+            return None
+        parts = "\n".join((str(self.source), self.topic, self.group, consumer.epoch))
+        return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
     def _depth_of(self, source: Bus) -> Callable[[], asyncio.Future[Depth]] | None:
         if not self.options.drain or source.capabilities.finite:

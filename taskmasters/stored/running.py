@@ -18,6 +18,8 @@ from taskmasters.stored.taskmaster import Engine, StoredTaskmaster
 
 __all__ = ["StoredOptions", "run_stored"]
 
+_log = logging.getLogger("taskbus.taskmaster")
+
 
 class StoredOptions(Protocol):
     """The settings that all of these have."""
@@ -52,21 +54,27 @@ async def run_stored(
     Raises:
         BusError, StateError: what keeps it from working.
     """
-    log = logging.getLogger(f"taskbus.{name}")
     url = parse_url(options.bus)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
         consumer = await stack.enter_async_context(await bus.consumer(options.topic, options.group))
         taskmaster = StoredTaskmaster(engine, store, consumer, producer, clock, dead_topic=dead_topic)
-        said = {**about, "topic": options.topic, "group": options.group, "bus": str(url), "state": store.shown}
+        said = {
+            "taskmaster": name,
+            **about,
+            "topic": options.topic,
+            "group": options.group,
+            "bus": str(url),
+            "state": store.shown,
+        }
         if options.status_port is not None:
             report = StoredReport(name, fates, taskmaster, said)
             sync = stack.enter_context(ExitStack())
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
         waiting = await store.run(outbox.count)
-        log.info("working", extra={"event": "started", **said, "waiting": waiting})
+        _log.info("working", extra={"event": "started", **said, "waiting": waiting})
         finished = await run_until_stopped(taskmaster, options.kill_time)
         results = dict(taskmaster.inbox.stats.results)
-        log.info("stopped", extra={"event": "stopped", "sent": taskmaster.relay.sent, **results})
+        _log.info("stopped", extra={"event": "stopped", "taskmaster": name, "sent": taskmaster.relay.sent, **results})
         return Exit.OK if finished else Exit.INTERRUPTED

@@ -34,7 +34,3 @@ class TestNsq(Conformance):
             restart=server.restart,
             kill=server.kill,
         )
-
-    def test_a_broadcast_uses_nothing_up(self) -> None:
-        """nsqd gives what it kept of a topic to its first channel, also where that is a broadcast's."""
-        pytest.skip("nsq: what was published before any group existed goes to the first listener, groups or not")

@@ -1,7 +1,6 @@
 """Real brokers and databases for the tests that need one.
 
-They run only where ``TASKBUS_SERVERS`` is set (``make test-servers``): the adapters for NATS and NSQ are not finished,
-and what is not checked on every change is not claimed either.
+They run only where ``TASKBUS_SERVERS`` is set (``make test-servers``): the servers take time, room and ports.
 """
 
 from __future__ import annotations

@@ -71,11 +71,18 @@ class _Server:
 
     program = ""
 
-    def __init__(self, folder: Path, *args: str) -> None:
-        self.tcp, self.http = _free_port(), _free_port()
+    def __init__(self, folder: Path, *args: str, tcp: int | None = None, http: int | None = None) -> None:
+        self.tcp, self.http = tcp or _free_port(), http or _free_port()
         self._args = args
         self._log = folder / f"{self.program}-{self.tcp}.log"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running program."""
+        if self._process is None:
+            raise RuntimeError(f"{self.program} does not run")
+        return self._process.pid
 
     def command(self) -> list[str]:
         return [
@@ -133,13 +140,14 @@ class Nsqd(_Server):
 
     program = "nsqd"
 
-    def __init__(self, folder: Path, *args: str) -> None:
-        super().__init__(folder, *args)
+    def __init__(self, folder: Path, *args: str, tcp: int | None = None, http: int | None = None) -> None:
+        super().__init__(folder, *args, tcp=tcp, http=http)
+        self.https = _free_port()
         self._data = folder / f"data-{self.tcp}"
-        self._data.mkdir()
+        self._data.mkdir(exist_ok=True)
 
     def command(self) -> list[str]:
-        return [*super().command(), "-https-address=127.0.0.1:0", f"-data-path={self._data}"]
+        return [*super().command(), f"-https-address=127.0.0.1:{self.https}", f"-data-path={self._data}"]
 
     def url(self, **options: str) -> str:
         """The URL of this one, with the HTTP port."""

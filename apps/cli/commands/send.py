@@ -16,7 +16,7 @@ from apps.cli.task_file import BadLine, TaskFile
 from apps.cli.wait import Waiter
 from bus import BusError, check_topic, connect
 from task.delaying import DELAY_TOPIC
-from task.task import Task, new_id
+from task.task import Dialect, Task, new_id
 
 __all__ = ["command"]
 
@@ -44,6 +44,11 @@ _STDOUT = ("", "-", "/dev/stdout")
     metavar="NAME",
     help="Where to send what the bus cannot delay, for `taskbus taskmaster delay`; - for nowhere.",
 )
+@click.option(
+    "--dialect",
+    type=click.Choice([str(dialect.value) for dialect in Dialect]),
+    help="How to write it: go is for workers of the Go toolkit. By default taskbus, or with --file as it was read.",
+)
 @click.option("--file", metavar="PATH|-", help="Send the tasks of a file of JSON lines; - is standard input.")
 @click.option("--skip-bad", is_flag=True, help="With --file: send the other tasks although some lines are none.")
 @click.option("--wait", is_flag=True, help="Wait until done; print the done task instead of the sent one.")
@@ -60,6 +65,7 @@ def command(
     delay: float,
     at: datetime | None,
     delay_topic: str,
+    dialect: str | None,
     file: str | None,
     skip_bad: bool,
     wait: bool,
@@ -89,7 +95,7 @@ def command(
             task = Task(type, value or "", job=job, id=id, meta=dict(meta))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return run_async(_send(bus, [task], topic, later, waiter))
+        return run_async(_send(bus, _written([task], dialect), topic, later, waiter))
     if type is not None or job is not None or id is not None or meta:
         raise click.UsageError("--file takes everything from the file: leave out TYPE, VALUE, --job, --id and --meta")
     with TaskFile(file, lambda task: check_topic(topic or task.type)) as tasks:
@@ -100,7 +106,7 @@ def command(
         if not count:
             say(f"{tasks.name} holds no tasks")
             return 0
-        return run_async(_send(bus, _completed(tasks), topic, later, waiter))
+        return run_async(_send(bus, _written(_completed(tasks), dialect), topic, later, waiter))
 
 
 def _check(tasks: TaskFile) -> tuple[int, int]:
@@ -124,6 +130,11 @@ def _completed(tasks: TaskFile) -> Iterator[Task]:
         if not isinstance(found, BadLine):
             missing = {"id": found.id or new_id(), "created": found.created or datetime.now(UTC)}
             yield found if found.id and found.created else found.replace(**missing)
+
+
+def _written(tasks: Iterable[Task], dialect: str | None) -> Iterable[Task]:
+    """The same tasks in ``dialect``, or as they are."""
+    return tasks if dialect is None else (task.in_dialect(Dialect(dialect)) for task in tasks)
 
 
 async def _send(url: str, tasks: Iterable[Task], topic: str | None, later: Later, waiter: Waiter | None) -> int:
