@@ -17,6 +17,7 @@ from task.logs import setup_logs
 from task.settings import click_options, resolve
 from task.worker_app import endpoint
 from taskmasters.clock import SystemClock
+from taskmasters.reload import RuleFile
 from taskmasters.retry.engine import FATES, RetryEngine
 from taskmasters.retry.explain import explain
 from taskmasters.retry.options import RetryOptions
@@ -46,21 +47,26 @@ def retry(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
     share the done tasks and one state.
     """
     options = resolve(RetryOptions, flags, config=config).settings
-    loaded = load_retry_rules(rules)
+    file = RuleFile(rules, load_retry_rules)
     if check:
-        for line in explain(loaded):
+        for line in explain(file.rules):
             click.echo(line)
         return Exit.OK
     dead = check_topic(options.dead_topic or dead_topic(check_topic(options.topic)))
     failed = None if options.failed_topic == "-" else check_topic(options.failed_topic)
     check_group(options.group)
-    _check_topics(loaded, options.topic, dead, failed)
-    engine = RetryEngine(loaded, failed_topic=failed, keep=options.keep)
+    _check_topics(file.rules, options.topic, dead, failed)
+    engine = RetryEngine(file.rules, failed_topic=failed, keep=options.keep)
     setup_logs(options.log_level, options.log_format)
     if dry_run:
         return asyncio.run(_preview(engine, options, dead))
     if options.in_ is not None:
         raise SettingsError("--in is for --dry-run")
+
+    def use(changed: list[RetryRule]) -> None:
+        _check_topics(changed, options.topic, dead, failed)
+        engine.use(changed)
+
     store = open_store(options.state, OUTBOX, RECORDS)
     try:
         return asyncio.run(
@@ -72,7 +78,9 @@ def retry(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
                 options,
                 dead_topic=dead,
                 fates=FATES,
-                about={"file": rules, "rules": len(loaded)},
+                about={"file": rules, "rules": len(file.rules)},
+                file=file,
+                use=use,
             )
         )
     finally:

@@ -47,11 +47,17 @@ class RetryEngine:
     """
 
     def __init__(self, rules: Sequence[RetryRule], *, failed_topic: str | None, keep: float) -> None:
-        self._rules = rules
         self._failed_topic = failed_topic
         self._keep = keep
-        self._dead_topics = {rule.dead_topic for rule in rules if rule.dead_topic is not None}
         self._cleaned: float | None = None
+        #: Those of earlier rules too: their letters may still wait to be sent.
+        self._dead_topics: set[str] = set()
+        self.use(rules)
+
+    def use(self, rules: Sequence[RetryRule]) -> None:
+        """Decide by these from now on. What was decided stays."""
+        self._rules = rules
+        self._dead_topics |= {rule.dead_topic for rule in rules if rule.dead_topic is not None}
 
     def apply(self, tx: Connection, arrivals: Sequence[Arrival], now: float) -> list[Fate]:
         """Decide about these done tasks, in their order."""

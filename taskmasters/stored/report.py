@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from task.status import Metric
+from taskmasters.reload import RuleFile
 from taskmasters.stored.taskmaster import StoredTaskmaster
 
 __all__ = ["StoredReport"]
@@ -18,17 +20,25 @@ class StoredReport:
     """
 
     def __init__(
-        self, name: str, fates: Sequence[str], taskmaster: StoredTaskmaster, settings: dict[str, object]
+        self,
+        name: str,
+        fates: Sequence[str],
+        taskmaster: StoredTaskmaster,
+        settings: dict[str, object],
+        file: RuleFile[Any] | None = None,
     ) -> None:
         self._name = name
         self._fates = fates
         self._taskmaster = taskmaster
         self._settings = settings
+        self._file = file
         self._since = time.time()
 
     def statistics(self) -> dict[str, object]:
         """Everything, for people and scripts."""
         stats, relay = self._taskmaster.inbox.stats, self._taskmaster.relay
+        file = self._file
+        rules = {} if file is None else {"rules_reloaded": file.reloads, "rules_trouble": file.trouble}
         return {
             "app": self._name,
             **self._settings,
@@ -40,6 +50,7 @@ class StoredReport:
             "refused": relay.refused,
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors + relay.failed,
+            **rules,
             "trouble": self._taskmaster.trouble,
         }
 
@@ -65,4 +76,6 @@ class StoredReport:
             yield Metric("taskbus_waiting", "gauge", "Tasks that wait to be sent.", relay.waiting, label)
         errors = stats.bus_errors + relay.failed
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to publish or settle.", errors, label)
+        if self._file is not None:
+            yield self._file.metric(label)
         yield Metric("taskbus_ready", "gauge", "1 while tasks come in and go out.", int(self.ready()[0]), label)

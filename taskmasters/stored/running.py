@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
 from bus import connect, parse_url
 from task.exits import Exit
 from task.status import serve_status
 from taskmasters.clock import Clock
+from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
 from taskmasters.store import Store, outbox
 from taskmasters.stored.report import StoredReport
@@ -48,8 +49,12 @@ async def run_stored(
     dead_topic: str,
     fates: Sequence[str],
     about: Mapping[str, object],
+    file: RuleFile[Any] | None = None,
+    use: Callable[[Any], None] | None = None,
 ) -> Exit:
     """Run until a signal comes. ``about`` is told at the start and on the status page.
+
+    When the rules in ``file`` change, they are given to ``use``, which may refuse them.
 
     Raises:
         BusError, StateError: what keeps it from working.
@@ -69,9 +74,11 @@ async def run_stored(
             "state": store.shown,
         }
         if options.status_port is not None:
-            report = StoredReport(name, fates, taskmaster, said)
+            report = StoredReport(name, fates, taskmaster, said, file)
             sync = stack.enter_context(ExitStack())
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
+        if file is not None and use is not None:
+            await stack.enter_async_context(file.watched(use))
         waiting = await store.run(outbox.count)
         _log.info("working", extra={"event": "started", **said, "waiting": waiting})
         finished = await run_until_stopped(taskmaster, options.kill_time)

@@ -95,6 +95,20 @@ def read(url: str, topic: str, group: str) -> list[dict[str, Any]]:
     return asyncio.run(take())
 
 
+def next_in(url: str, *topics: str) -> tuple[str, dict[str, Any]]:
+    """Wait for a message in one of these topics; the topic and the message."""
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def look() -> bool:
+        for topic in topics:
+            found.extend((topic, message) for message in read(url, topic, "watch"))
+        return bool(found)
+
+    wait_until(look)
+    (one,) = found
+    return one
+
+
 class Watch:
     """How far the tasks are: those that ended, and those of which it was told that they were given up."""
 
@@ -237,11 +251,38 @@ def test_retries_wait_through_a_restart(tmp_path: Path) -> None:
     with running(*args, cwd=tmp_path):
         wait_until(lambda: pending(url, "done", "retry").total == 0 and (tmp_path / "state.db").exists())
     assert read(url, "flaky", "watch") == []
-    found: list[dict[str, Any]] = []
     with running(*args, cwd=tmp_path):
-        wait_until(lambda: [found.append(task) for task in read(url, "flaky", "watch")])  # type: ignore[func-returns-value]
-    (task,) = found
+        _, task = next_in(url, "flaky")
     assert (task["id"], task["job"], task["meta"]) == ("i", "j", {"a": "b", "retry": "1"})
+
+
+def test_changed_rules(tmp_path: Path) -> None:
+    """Changed rules are taken while it runs; wrong ones are told and the old ones stay."""
+    url = f"sqlite:{tmp_path}/work.db"
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+
+    def log(event: str) -> int:
+        return (tmp_path / "log").read_text().count(f'"event":"{event}"')
+
+    def replace(text: str) -> None:
+        (tmp_path / "new").write_text(text)
+        (tmp_path / "new").rename(path)
+
+    def fail(id: str) -> str:
+        """The topic of what becomes of a failed task."""
+        publish(url, Task("flaky", id=id).replace(result="error", msg="m"), topic="done")
+        return next_in(url, "flaky", "other")[0]
+
+    with running("taskmaster", "retry", "rules.toml", "--bus", url, "--state", "state.db", cwd=tmp_path):
+        wait_until(lambda: log("started"))
+        assert fail("a") == "flaky"
+        replace(RULES + 'topic = "done"\n')
+        wait_until(lambda: log("rules-refused"))
+        assert fail("b") == "flaky"
+        replace(RULES + 'topic = "other"\n')
+        wait_until(lambda: log("rules-reloaded"))
+        assert fail("c") == "other"
 
 
 def test_dry_run_and_check(tmp_path: Path) -> None:
