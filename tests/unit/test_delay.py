@@ -32,9 +32,9 @@ NOW = NOON.timestamp()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An open store with an outbox."""
-    opened = open_store(str(tmp_path / "delay.db"), OUTBOX)
+def store(state_url: str) -> Iterator[Store]:
+    """An open store with an outbox, of each kind of database."""
+    opened = open_store(state_url, OUTBOX)
     yield opened
     opened.close()
 

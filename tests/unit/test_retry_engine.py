@@ -112,8 +112,9 @@ class Desk:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "retry.db"), OUTBOX, RECORDS)
+def store(state_url: str) -> Iterator[Store]:
+    """An open store, of each kind of database."""
+    opened = open_store(state_url, OUTBOX, RECORDS)
     yield opened
     opened.close()
 
@@ -343,14 +344,14 @@ def test_a_state_that_was_lost(desk: Desk, tmp_path: Path) -> None:
         other.close()
 
 
-def test_a_restart_keeps_what_waits(desk: Desk, tmp_path: Path) -> None:
+def test_a_restart_keeps_what_waits(desk: Desk, state_url: str) -> None:
     """Retries, counts and history are in the file: a new process goes on with them, where flowlord's began anew."""
     desk.tell(failed())
     task = desk.retried()
     desk.tell(desk.fails(task))
     desk.store.close()
 
-    store = open_store(str(tmp_path / "retry.db"), OUTBOX, RECORDS)
+    store = open_store(state_url, OUTBOX, RECORDS)
     try:
         again = Desk(store, desk.rules)
         again.now = desk.now
