@@ -58,8 +58,8 @@ class Letter:
 
     @property
     def identity(self) -> str:
-        """What tells its task from others: the id, or, where there is none, the message."""
-        return self.id or derive_id("body", self.topic, self.body.hex())
+        """What tells its task from others: the id, or, where there is none, the message; and the topic."""
+        return derive_id("letter", self.topic, self.id) if self.id else derive_id("body", self.topic, self.body.hex())
 
     def message(self, to: str | None) -> Message:
         """What is sent for it: to ``to``, or to the topic it came from.

@@ -287,6 +287,18 @@ def test_two_letters_of_one_task() -> None:
     asyncio.run(main())
 
 
+def test_one_id_on_two_topics() -> None:
+    """Tasks of different topics that have the same id are two tasks."""
+
+    async def main() -> None:
+        async with topics() as t:
+            await t.bury(letter(Task("t", id="1")), letter(Task("u", id="1")))
+            run = await t.redrive()
+            assert run.walked.sent.total() == 2
+
+    asyncio.run(main())
+
+
 def test_what_cannot_be_sent_back_stays() -> None:
     """What is no dead letter, does not say where it came from, or belongs where it is stays, and is counted."""
 
