@@ -23,8 +23,9 @@ from taskmasters.retry.explain import explain
 from taskmasters.retry.options import RetryOptions
 from taskmasters.retry.records import RECORDS
 from taskmasters.retry.rules import RetryRule, load_retry_rules
-from taskmasters.store import Arrival, Fate, Inbox, open_store, outbox
+from taskmasters.store import Arrival, Fate, Inbox, open_store
 from taskmasters.store.outbox import OUTBOX
+from taskmasters.stored.alone import EngineAlone
 from taskmasters.stored.running import run_stored
 
 __all__ = ["retry"]
@@ -108,28 +109,23 @@ async def _preview(engine: RetryEngine, options: RetryOptions, dead: str) -> Exi
     source = None if options.in_ is None else endpoint(options.in_)
     if source is None or source.scheme not in _PLAIN:
         raise SettingsError("--dry-run reads done tasks from --in PATH, or --in - for standard input")
-    clock = SystemClock()
-    store = open_store(":memory:", OUTBOX, RECORDS)
+    clock, alone = SystemClock(), EngineAlone(engine, RECORDS)
+
+    async def apply(arrivals: Sequence[Arrival]) -> Sequence[Fate]:
+        return alone.apply(arrivals, clock.now())
+
     try:
         async with connect(source) as bus, connect(BusURL("stdio")) as out:
-            producer = await out.producer()
-
-            async def apply(arrivals: Sequence[Arrival]) -> Sequence[Fate]:
-                now = clock.now()
-                return await store.run(lambda tx: engine.apply(tx, arrivals, now))
-
             inbox = Inbox(await bus.consumer(options.topic, options.group), _Nowhere(), apply, dead_topic=dead)
             await inbox.run()
-            while found := await store.run(lambda tx: outbox.due(tx, _EVER, 500)):
-                messages = [Message(one.message.topic, one.message.body) for one in found]
-                try:
-                    await producer.publish_many([message._replace(topic="preview") for message in messages])
-                except OutputClosedError:
-                    return Exit.OK
-                await store.run(lambda tx, found=found: outbox.sent(tx, found, 0.0))  # type: ignore[misc]
+            producer = await out.producer()
+            try:
+                await producer.publish_many([Message("preview", one.body) for one in alone.tick(_EVER)])
+            except OutputClosedError:
+                return Exit.OK
             return Exit.FAILED if inbox.stats.results["dead"] else Exit.OK
     finally:
-        store.close()
+        alone.close()
 
 
 class _Nowhere(Producer):
