@@ -32,6 +32,8 @@ _log = logging.getLogger("taskbus.worker")
 _FIRST, _LONGEST = 0.05, 5.0
 #: Characters of a message that is cut because the done task does not fit into the bus's size limit.
 _CUT = 500
+#: Results of verdicts whose message is the task itself, to be done later, and what the bus can do instead.
+_LATER = {"retried": Action.NACK, "released": Action.RELEASE}
 #: What is kept of a done task that does not fit even so. All of these are texts.
 _FRAME = frozenset(("type", "id", "result", "msg", "started", "completed", "ended"))
 
@@ -100,6 +102,10 @@ class Settler:
             if len(verdicts) > 1:
                 for verdict in verdicts:
                     await self._finish([verdict])
+            elif verdicts[0].result in _LATER:
+                # With the moment in its meta it does not fit; the bus then delays it for as long as it can.
+                verdicts[0].action = _LATER[verdicts[0].result]
+                await self._hand_back(verdicts[0])
             else:
                 await self._finish([self._fitted(verdicts[0], error)], fitted=True)
 

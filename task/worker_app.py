@@ -11,7 +11,6 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
 
 from bus import Bus, BusURL, Consumer, Health, check_group, check_topic, connect, dead_topic, parse_url
 from task.drain import Drain
@@ -75,7 +74,17 @@ class WorkerApp:
             SettingsError: if results would go to where the tasks come from.
         """
         check_group(self.group)
-        for topic, option in ((self.topic, ""), (self.done_topic, "--done-topic"), (self.dead_topic, "--dead-topic")):
+        delay_topic = self.options.delay_topic
+        if delay_topic is not None and self.source != self.target:
+            raise SettingsError(
+                f"--delay-topic {delay_topic}: tasks come back by the bus they came from, and --in and --out differ"
+            )
+        for topic, option in (
+            (self.topic, ""),
+            (self.done_topic, "--done-topic"),
+            (self.dead_topic, "--dead-topic"),
+            (delay_topic, "--delay-topic"),
+        ):
             if topic is None:
                 continue
             check_topic(topic)
@@ -126,8 +135,7 @@ class WorkerApp:
 
     async def _run(self, opened: Callable[[], None]) -> Exit:
         options = self.options
-        kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
-        backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
+        backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
         self.launcher = launcher = Launcher(self._launch, options)
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(connect(self.source))
@@ -150,6 +158,8 @@ class WorkerApp:
                 max_attempts=max(options.max_attempts, options.retries + 1),
                 identity=None if atomic or target.capabilities.dedupe is None else self._identity(self.consumer),
                 at_most_once=options.ack == "on-receipt",
+                longest_delay=source.capabilities.nack_delay or 0.0,
+                delay_topic=options.delay_topic,
             )
             self.receiver = Receiver(
                 self.kind,

@@ -9,6 +9,8 @@ commands: dict[str, str] = {
     "batch": "taskmasters.batch.app:batch",
     "cron": "taskmasters.cron.app:cron",
     "on-done": "taskmasters.on_done.app:on_done",
+    "retry": "taskmasters.retry.app:retry",
+    "delay": "taskmasters.delay.app:delay",
     "workflow": "taskmasters.workflow.app:workflow",
 }
 

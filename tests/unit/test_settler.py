@@ -276,3 +276,15 @@ def test_acknowledging_on_receipt() -> None:
 
     assert gone == deliveries[:1]
     assert bus.settled == [("ack", deliveries[1], 0.0, None)]
+
+
+@pytest.mark.parametrize(("result", "how"), [("retried", "nack"), ("released", "release")])
+def test_one_for_later_that_is_too_large(result: str, how: str) -> None:
+    """A task that with its moment is too large for the bus is handed back, for the bus to delay it as it can."""
+    bus = Bus(limit=10)
+    delivery = Delivery(b"{}", "m")
+    verdict = Verdict(delivery, Action.FINISH, result, (Message("delay", b"x" * 11),), 90.0, "why")
+    Run(bus, verdict)
+
+    assert [(what, one, delay) for what, one, delay, _ in bus.settled] == [(how, delivery, 90.0)]
+    assert bus.published == []
