@@ -20,8 +20,8 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' -c constraints.txt
 	@touch $@
 
-demo: $(VENV)/.core ## Cron, two workers, a chain and a second worker, live, in half a minute
-	$(BIN)/python -m apps.demo
+demo: $(VENV)/.core ## Cron, two workers, a chain and a second worker, live, in half a minute; BUS=URL names a bus
+	$(BIN)/python -m apps.demo $(if $(BUS),'$(BUS)')
 
 test: $(VENV)/.dev ## Run every test that needs no server
 	$(BIN)/python -m pytest -q

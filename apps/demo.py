@@ -1,4 +1,6 @@
-"""``make demo``: the whole thing at work, as separate processes on the embedded bus, with an observer that counts.
+"""``make demo``: the whole thing at work, as separate processes on one bus, with an observer that counts.
+
+The bus is the embedded one, or that of ``make demo BUS=URL``: nothing else changes.
 
 A cron taskmaster makes tasks, two hello-world workers share them, an on-done taskmaster turns each completed one into
 a task of a second type, and a worker of your own does those. The observer subscribes to every topic, so what it counts
@@ -22,6 +24,7 @@ from pathlib import Path
 import orjson
 
 import bus
+from task.app import exit_code
 
 __all__ = ["main"]
 
@@ -59,17 +62,19 @@ class Observer:
         return len(hellos) + len(shouts) + max(0, len(self.made) - len(self.chained))
 
 
-def main() -> int:
-    """Run the demo; 0 if nothing was lost."""
+def main(url: str | None = None) -> int:
+    """Run the demo on the bus ``url``, by default on the embedded one; 0 if nothing was lost."""
     try:
-        return asyncio.run(_demo())
+        return asyncio.run(_demo(url))
+    except bus.TaskbusError as error:
+        return exit_code(error)
     except KeyboardInterrupt:
         return 130
 
 
-async def _demo() -> int:
+async def _demo(given: str | None) -> int:
     with tempfile.TemporaryDirectory(prefix="taskbus-demo-") as folder:
-        url = f"sqlite:{folder}/demo.db"
+        url = given or f"sqlite:{folder}/demo.db"
         rules = shutil.copytree(_RULES, Path(folder) / "rules")
         observer = Observer()
         async with bus.connect(url) as b, AsyncExitStack() as stack:
@@ -173,4 +178,4 @@ def _say(what: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

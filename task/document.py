@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from task.errors import SettingsError
@@ -14,8 +15,8 @@ from task.locate import Misplaced, ValuePath, toml_lines, yaml_lines
 
 __all__ = ["MAX_SIZE", "Document", "load_document", "parse_document"]
 
-#: Bytes. A longer file is a mistake: these files are written by people.
-MAX_SIZE = 1 << 20
+#: Bytes: room for 200,000 rules. A longer file is a mistake, such as data given for rules.
+MAX_SIZE = 1 << 25
 
 _TOML_PLACE = re.compile(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 #: So many keys joined by dots. tomllib needs minutes for a line of nothing else, and nobody means one.
@@ -23,7 +24,7 @@ _DEEP_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){100}""")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Document:
     """A file that was read."""
 
@@ -31,7 +32,12 @@ class Document:
     path: str
     #: What it says. Always a table; dates and times are left as the format reads them.
     data: dict[str, Any]
-    _lines: Mapping[ValuePath, int]
+    _locate: Callable[[], Mapping[ValuePath, int]]
+
+    @cached_property
+    def _lines(self) -> Mapping[ValuePath, int]:
+        # Finding the lines takes as long as reading the file, and is only needed where something is wrong.
+        return self._locate()
 
     def line(self, path: Sequence[str | int]) -> int | None:
         """The line of the value at ``path``, or of the nearest value around it; None for the file as a whole."""
@@ -98,7 +104,7 @@ def _toml(text: str, name: str) -> Document:
             raise SettingsError(f"{name}: {error}") from None
         line = match[2] or text.count("\n") + 1
         raise SettingsError(f"{name}:{line}: {match[1]}") from None
-    return Document(name, data, toml_lines(text))
+    return Document(name, data, lambda: toml_lines(text))
 
 
 def _yaml(text: str, name: str) -> Document:
@@ -109,11 +115,11 @@ def _yaml(text: str, name: str) -> Document:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
-            return Document(name, {}, {})
+            return Document(name, {}, dict)
         if not isinstance(root, yaml.MappingNode):
             raise SettingsError(f"{name}: must be a table of keys and values")
         lines = yaml_lines(root, loader.construct_object)
-        return Document(name, loader.construct_document(root), lines)
+        return Document(name, loader.construct_document(root), lambda: lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)

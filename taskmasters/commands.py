@@ -6,6 +6,7 @@ __all__ = ["commands", "workflow_commands"]
 
 #: Name of the command → ``module:attribute`` of the click command.
 commands: dict[str, str] = {
+    "batch": "taskmasters.batch.app:batch",
     "cron": "taskmasters.cron.app:cron",
     "on-done": "taskmasters.on_done.app:on_done",
     "workflow": "taskmasters.workflow.app:workflow",

@@ -61,6 +61,11 @@ class Zone:
         span = self.span(moment)
         return moment if span.offset == offset else span.start
 
+    def moments(self, wall: int) -> tuple[int, ...]:
+        """Every moment at which the clock on the wall shows ``wall``: none in a gap, two where it is set back."""
+        offsets = {self.span(wall + around).offset for around in (-2 * _DAY, 0, 2 * _DAY)}
+        return tuple(sorted(wall - offset for offset in offsets if self.span(wall - offset).offset == offset))
+
     def _offset(self, moment: int) -> int:
         return _seconds(datetime.fromtimestamp(moment, UTC).astimezone(self.info))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from task.settings import click_options, resolve
 from task.status import serve_status
 from taskmasters.clock import Clock, SystemClock
 from taskmasters.cron.explain import explain, preview
+from taskmasters.cron.keep import Kept, is_there, kept, leading
 from taskmasters.cron.options import CronOptions
+from taskmasters.cron.reasons import explain_last, explain_next
 from taskmasters.cron.report import CronReport
 from taskmasters.cron.rules import CronRule, load_cron_rules
-from taskmasters.cron.state import NoState, SqliteState, State
 from taskmasters.cron.taskmaster import CronTaskmaster
+from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
 
 __all__ = ["cron"]
@@ -42,23 +45,50 @@ _BATCH = 500
 @click.option(
     "--next", "count", type=click.IntRange(1), metavar="N", help="Print the next N tasks of each rule and exit."
 )
+@click.option(
+    "--explain",
+    "reasons",
+    type=int,
+    metavar="N",
+    help="Say of the next N times of each rule, or of the last with -N, why they fire or do not, and exit.",
+)
 @click_options(CronOptions)
-def cron(rules: str, check: bool, dry_run: bool, count: int | None, config: Path | None, **flags: Any) -> Exit:
+def cron(
+    rules: str, check: bool, dry_run: bool, count: int | None, reasons: int | None, config: Path | None, **flags: Any
+) -> Exit:
     """Make tasks as time passes, by the rules in the TOML or YAML file RULES.
 
     Several replicas may run: they give the same instant the same task id.
     """
     options = resolve(CronOptions, flags, config=config).settings
-    loaded = load_cron_rules(rules)
+    file = RuleFile(rules, load_cron_rules)
     clock = SystemClock()
     if check:
-        for line in explain(loaded, clock.now()):
+        for line in explain(file.rules, clock.now()):
+            click.echo(line)
+        return Exit.OK
+    if reasons is not None:
+        for line in _reasons(file, options, clock.now(), reasons):
             click.echo(line)
         return Exit.OK
     setup_logs(options.log_level, options.log_format)
     if count is not None:
-        return asyncio.run(_print(preview(loaded, clock.now(), count)))
-    return _run(rules, loaded, options, clock, dry_run)
+        return asyncio.run(_print(preview(file.rules, clock.now(), count)))
+    with kept(file.path, replace(options, state="-") if dry_run else options) as found:
+        return asyncio.run(_work(file, options, clock, found, dry_run))
+
+
+def _reasons(file: RuleFile[list[CronRule]], options: CronOptions, now: float, count: int) -> Iterator[str]:
+    fired: Mapping[str, int] = {}
+    if count < 0 and is_there(file.path, options):
+        with kept(file.path, options) as found:
+            fired = found.state.read({rule.id: rule.schedule.text for rule in file.rules})
+    for rule in file.rules:
+        yield rule.id
+        if count < 0:
+            yield from (f"  {line}" for line in explain_last(rule, now, -count, fired.get(rule.id)))
+        else:
+            yield from (f"  {line}" for line in explain_next(rule, now, count))
 
 
 async def _print(bodies: Iterator[bytes]) -> Exit:
@@ -75,35 +105,22 @@ async def _print(bodies: Iterator[bytes]) -> Exit:
     return Exit.OK
 
 
-def _run(path: str, rules: Sequence[CronRule], options: CronOptions, clock: Clock, dry_run: bool) -> Exit:
-    state = _open_state(path, options.state, dry_run)
-    try:
-        return asyncio.run(_work(path, rules, options, clock, state, dry_run))
-    finally:
-        state.close()
-
-
-def _open_state(path: str, given: str | None, dry_run: bool) -> State:
-    if dry_run or given == "-":
-        return NoState()
-    return SqliteState(given or str(Path(path).with_suffix(".state.db")))
-
-
-async def _work(
-    path: str, rules: Sequence[CronRule], options: CronOptions, clock: Clock, state: State, dry_run: bool
-) -> Exit:
+async def _work(file: RuleFile[list[CronRule]], options: CronOptions, clock: Clock, found: Kept, dry_run: bool) -> Exit:
     url = _STDOUT if dry_run else parse_url(options.bus)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
-        taskmaster = CronTaskmaster(rules, producer, state, clock)
+        taskmaster = CronTaskmaster(file.rules, producer, found.state, clock, found.leader)
         if options.status_port is not None:
-            report = CronReport(taskmaster, path, str(url), time.time())
+            report = CronReport(taskmaster, file, str(url), time.time())
             sync = stack.enter_context(ExitStack())
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
         _log.info(
-            "making tasks", extra={"event": "started", "rules": len(taskmaster.rules), "file": path, "bus": str(url)}
+            "making tasks",
+            extra={"event": "started", "rules": len(taskmaster.rules), "file": file.path, "bus": str(url)},
         )
+        await stack.enter_async_context(leading(found.leader))
+        await stack.enter_async_context(file.watched(taskmaster.use))
         try:
             finished = await run_until_stopped(taskmaster, options.kill_time)
         except OutputClosedError:

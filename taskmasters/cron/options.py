@@ -16,7 +16,12 @@ class CronOptions(AppOptions):
 
     state: str | None = setting(
         None,
-        "File that remembers what was sent; default: RULES with .state.db at its end; - for none.",
-        metavar="PATH",
+        "What remembers what was sent: a file, by default RULES with .state.db at its end; a database that replicas "
+        "share, as postgresql://USER@HOST/NAME; - for nothing.",
+        metavar="PATH|URL|-",
     )
+    name: str | None = setting(
+        None, "With a shared state: what the replicas are called together; default: name of RULES.", metavar="NAME"
+    )
+    lease: float = duration(10.0, "With a shared state: a replica silent for so long is replaced.")
     kill_time: float = duration(10.0, "On shutdown, time to finish what is being sent.")

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 
 from task.status import Metric
-from taskmasters.cron.rules import instant_text
+from taskmasters.cron.rules import CronRule, instant_text
 from taskmasters.cron.taskmaster import CronTaskmaster
+from taskmasters.reload import RuleFile
 
 __all__ = ["CronReport"]
 
@@ -18,9 +19,9 @@ _MOST = 1000
 class CronReport:
     """A :class:`task.status.StatusSource`. Read from other threads."""
 
-    def __init__(self, taskmaster: CronTaskmaster, path: str, bus: str, since: float) -> None:
+    def __init__(self, taskmaster: CronTaskmaster, file: RuleFile[list[CronRule]], bus: str, since: float) -> None:
         self._taskmaster = taskmaster
-        self._path = path
+        self._file = file
         self._bus = bus
         self._since = since
 
@@ -30,10 +31,13 @@ class CronReport:
         upcoming = list(taskmaster.scheduler.upcoming().items())[:_MOST]
         return {
             "app": "cron",
-            "file": self._path,
+            "file": self._file.path,
             "bus": self._bus,
             "uptime_seconds": round(time.time() - self._since, 3),
             "rules": len(taskmaster.rules),
+            "rules_reloaded": self._file.reloads,
+            "rules_refused": self._file.trouble,
+            "leads": taskmaster.leads,
             "sent": taskmaster.sent,
             "publish_errors": taskmaster.failed,
             "missed": taskmaster.scheduler.missed,
@@ -58,5 +62,8 @@ class CronReport:
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to publish.", taskmaster.failed, label)
         missed = taskmaster.scheduler.missed
         yield Metric("taskbus_cron_missed_total", "counter", "Rules that missed instants.", missed, label)
+        leads = "1 unless another replica is at work."
+        yield Metric("taskbus_leads", "gauge", leads, int(taskmaster.leads), label)
         yield Metric("taskbus_cron_rules", "gauge", "Rules that are enabled.", len(taskmaster.rules), label)
+        yield self._file.metric(label)
         yield Metric("taskbus_ready", "gauge", "1 while tasks get through.", int(self.ready()[0]), label)

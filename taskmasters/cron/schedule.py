@@ -14,8 +14,10 @@ This is what Debian's cron does, for expressions with and without seconds alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
 
@@ -23,7 +25,7 @@ from bus.units import format_duration, parse_duration
 from bus.url import nearest
 from taskmasters.zone import EPOCH, Zone
 
-__all__ = ["Schedule", "parse_schedule"]
+__all__ = ["Schedule", "Shown", "parse_schedule"]
 
 _DESCRIPTORS = {
     "@hourly": "0 * * * *",
@@ -52,16 +54,38 @@ _LONGEST_EVERY = 3660 * 86400
 _FIRST_GUESS = 60
 
 
+class Shown(NamedTuple):
+    """A time the expression names: what the clock on the wall shows, when it does, and when the rule fires for it."""
+
+    #: As a wall (see :mod:`taskmasters.zone`).
+    wall: int
+    #: None, one or two moments.
+    moments: tuple[int, ...]
+    #: Empty where nothing fires for it, or what fires was told of the time before.
+    fires: tuple[int, ...]
+
+    @property
+    def at(self) -> int:
+        """The latest moment that has to do with it."""
+        return max((*self.moments, *self.fires), default=self.wall)
+
+
 class Schedule(ABC):
     """The moments at which a rule fires."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, zone_name: str) -> None:
         #: What the schedule is, for the state: another text is another schedule.
         self.text = text
+        #: The zone whose clock it looks at.
+        self.zone_name = zone_name
 
     @abstractmethod
     def next(self, after: int) -> int | None:
         """The first moment later than ``after``; None if there is none within 50 years."""
+
+    @abstractmethod
+    def shown(self, after: int) -> Iterator[Shown]:
+        """The times named that a clock shows after the moment ``after``, those that do not fire included."""
 
     @abstractmethod
     def explain(self) -> str:
@@ -84,11 +108,16 @@ class Schedule(ABC):
 
 class _Every(Schedule):
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"{_EVERY} {format_duration(seconds)}")
+        super().__init__(f"{_EVERY} {format_duration(seconds)}", "UTC")
         self._seconds = seconds
 
     def next(self, after: int) -> int:
         return (after // self._seconds + 1) * self._seconds
+
+    def shown(self, after: int) -> Iterator[Shown]:
+        while True:
+            after = self.next(after)
+            yield Shown(after, (after,), (after,))
 
     def explain(self) -> str:
         return f"Every {format_duration(self._seconds)}, counted from the epoch"
@@ -96,7 +125,7 @@ class _Every(Schedule):
 
 class _Cron(Schedule):
     def __init__(self, expression: str, zone: Zone) -> None:
-        super().__init__(f"{expression} {zone.name}")
+        super().__init__(f"{expression} {zone.name}", zone.name)
         self._expression = expression
         self._zone = zone
         fields = expression.split()
@@ -104,6 +133,16 @@ class _Cron(Schedule):
 
     def next(self, after: int) -> int | None:
         return self._next_elapsed(after) if self._elapsed else self._next_fixed(after)
+
+    def shown(self, after: int) -> Iterator[Shown]:
+        wall = self._next_wall(after + self._zone.span(after).offset)
+        fired = after
+        while wall is not None:
+            moments = self._zone.moments(wall)
+            fires = moments if self._elapsed else tuple(m for m in (self._zone.moment(wall),) if m > fired)
+            fired = max((fired, *fires))
+            yield Shown(wall, moments, fires)
+            wall = self._next_wall(wall)
 
     def explain(self) -> str:
         return f"{_simulator(self._expression).explain()}, {self._zone.name} time"
@@ -141,6 +180,7 @@ def _simulator(expression: str) -> CronSim:
     return CronSim(expression, EPOCH)
 
 
+@lru_cache(maxsize=100_000)
 def parse_schedule(text: str, zone: Zone) -> Schedule:
     """The schedule of a cron expression with 5 fields, 6 (seconds first), or a descriptor.
 
@@ -161,7 +201,7 @@ def parse_schedule(text: str, zone: Zone) -> Schedule:
         )
     expression = " ".join(words).upper()
     try:
-        CronSim(expression, EPOCH)
+        _simulator(expression)
     except (CronSimError, ValueError) as error:
         raise ValueError(_say_wrong(text, words, str(error))) from None
     schedule = _Cron(expression, zone)

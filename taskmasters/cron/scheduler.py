@@ -94,6 +94,10 @@ class Scheduler:
         """Somebody is at work: what has come due until now is not missed."""
         self._awake = now
 
+    def fired(self) -> dict[str, int]:
+        """The latest instant of each rule that was dealt with, by id."""
+        return {cursor.rule.id: cursor.fired for cursor in self._cursors.values()}
+
     def upcoming(self) -> dict[str, int | None]:
         """The next instant of each rule, by id."""
         return {cursor.rule.id: cursor.instant for cursor in self._cursors.values()}

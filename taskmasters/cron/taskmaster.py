@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from bus import BusError, ClosedError, Message, OutputClosedError, Producer
 from task.codec import encode
@@ -15,27 +16,51 @@ from taskmasters.cron.rules import CronRule
 from taskmasters.cron.scheduler import GRACE, Firing, Scheduler
 from taskmasters.cron.state import State, StateError
 
-__all__ = ["CronTaskmaster"]
+__all__ = ["CronTaskmaster", "Election"]
 
 _log = logging.getLogger("taskbus.cron")
 #: Seconds between tries to publish. The longest is well below the grace of the scheduler, so nothing becomes missed.
 _BACKOFF = Backoff("exponential", 0.2, 20.0)
+#: Rule id, schedule, instant: what the state keeps of a rule.
+_Fired = tuple[str, str, int]
+
+
+class Election(Protocol):
+    """Which of several replicas is at work."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this one, right now."""
+        ...
+
+    async def elected(self) -> None:
+        """Return once it is this one."""
+        ...
 
 
 class CronTaskmaster:
     """Publishes the tasks of ``rules`` as they come due, until ``stop``.
 
     A firing is remembered in ``state`` after its publish was confirmed: a crash in between publishes the same task,
-    with the same id, again.
+    with the same id, again. With a ``leader`` it publishes only while that leads, and when that comes to lead goes on
+    where the state says the one before was.
     """
 
-    def __init__(self, rules: Sequence[CronRule], producer: Producer, state: State, clock: Clock) -> None:
+    def __init__(
+        self,
+        rules: Sequence[CronRule],
+        producer: Producer,
+        state: State,
+        clock: Clock,
+        leader: Election | None = None,
+    ) -> None:
+        self._leader = leader
         self._producer = producer
         self._state = state
         self._clock = clock
         self._failures: defaultdict[str, int] = defaultdict(int)
-        self._unwritten: dict[str, tuple[str, str, int]] = {}
-        self.rules = [rule for rule in rules if rule.enabled]
+        self._unwritten: dict[str, _Fired] = {}
+        self.rules = _enabled(rules)
         #: Tasks published and confirmed.
         self.sent = 0
         #: Tries to publish that failed; each is repeated.
@@ -43,35 +68,73 @@ class CronTaskmaster:
         #: What keeps tasks from being published, by topic.
         self.trouble: dict[str, str] = {}
         self.scheduler = self._start()
+        self._next: list[CronRule] | None = None
         self._stopping = False
         self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this replica that publishes."""
+        return self._leader is None or self._leader.leads
 
     def stop(self) -> None:
         """Publish no more than what is being published now."""
         self._stopping = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._wake()
+
+    def use(self, rules: Sequence[CronRule]) -> None:
+        """Go on with these rules, once what is being published is. A rule with the id and the schedule of an earlier
+        one goes on where that one is; any other begins now."""
+        self._next = _enabled(rules)
+        self._wake()
 
     async def run(self) -> None:
-        """Work until ``stop``, or until no rule will ever fire again. Cancelling it loses nothing either.
+        """Work until ``stop``. Cancelling it loses nothing either.
 
         Raises:
             OutputClosedError, ClosedError: nothing can be published any more.
         """
         while not self._stopping:
+            if self._next is not None:
+                await self._change(self._next)
+                self._next = None
+            if self._leader is not None and not self.leads:
+                await self._stand_by(self._leader)
+                continue
             firings = self.scheduler.due(self._clock.now())
             if firings:
                 await self._send(firings)
                 self.scheduler.awake(self._clock.now())
-            elif (wake := self.scheduler.wake) is None:
-                _log.warning("no rule will ever fire", extra={"event": "nothing-to-do"})
-                return
             else:
-                self._waiting = asyncio.ensure_future(self._clock.wait_until(wake))
-                try:
-                    await asyncio.wait([self._waiting])
-                finally:
-                    self._waiting.cancel()
+                await self._wait(self.scheduler.wake)
+
+    async def _wait(self, wake: float | None) -> None:
+        if wake is None:
+            _log.warning("no rule will ever fire", extra={"event": "nothing-to-do"})
+            await self._until(asyncio.get_running_loop().create_future())
+        else:
+            await self._until(asyncio.ensure_future(self._clock.wait_until(wake)))
+
+    async def _until(self, waiting: asyncio.Future[None]) -> None:
+        """Wait for this, but no longer than until something else is to be done."""
+        self._waiting = waiting
+        try:
+            await asyncio.wait([waiting])
+        finally:
+            waiting.cancel()
+
+    async def _stand_by(self, leader: Election) -> None:
+        await self._until(asyncio.ensure_future(leader.elected()))
+        if leader.leads:
+            try:
+                self.scheduler = await asyncio.to_thread(self._start)
+            except StateError as error:
+                _log.error("cannot take over yet: %s", error, extra={"event": "state-failed"})
+                await self._until(asyncio.ensure_future(asyncio.sleep(_BACKOFF.delay(1))))
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _start(self) -> Scheduler:
         now = self._clock.now()
@@ -84,10 +147,21 @@ class CronTaskmaster:
                 ", ".join(ahead[:10]),
                 extra={"event": "state-ahead", "rules": len(ahead)},
             )
-        # What is new begins now, and must be known to have begun should we be away at its first instant.
-        new = [(rule, text, int(now)) for rule, text in schedules.items() if rule not in known]
-        self._state.write(new)
+        self._state.write(_beginning(self.rules, known, now))
         return Scheduler(self.rules, known, now)
+
+    async def _change(self, rules: list[CronRule]) -> None:
+        now = self._clock.now()
+        before = {rule.id: rule.schedule.text for rule in self.rules}
+        fired = self.scheduler.fired()
+        known = {rule.id: fired[rule.id] for rule in rules if before.get(rule.id) == rule.schedule.text}
+        missed = self.scheduler.missed
+        self.rules = rules
+        self.scheduler = Scheduler(rules, known, now)
+        self.scheduler.missed = missed
+        # What a bus that is away has made late is not missed because of an edit.
+        self.scheduler.awake(now)
+        await self._write(_beginning(rules, known, now))
 
     async def _send(self, firings: Sequence[Firing]) -> None:
         by_topic: defaultdict[str, list[Firing]] = defaultdict(list)
@@ -105,7 +179,7 @@ class CronTaskmaster:
             await self._send_apart(by_topic)
         else:
             for topic, some in by_topic.items():
-                self._remember(topic, some)
+                await self._remember(topic, some)
 
     async def _send_apart(self, by_topic: dict[str, list[Firing]]) -> None:
         """One topic that refuses must not hold up the others."""
@@ -117,7 +191,7 @@ class CronTaskmaster:
             except BusError as error:
                 self._postpone(topic, firings, error)
             else:
-                self._remember(topic, firings)
+                await self._remember(topic, firings)
 
     async def _publish(self, firings: Sequence[Firing]) -> None:
         now = self._clock.now()
@@ -138,16 +212,27 @@ class CronTaskmaster:
                 extra={"event": "publish-failed", "topic": topic},
             )
 
-    def _remember(self, topic: str, firings: Sequence[Firing]) -> None:
+    async def _remember(self, topic: str, firings: Sequence[Firing]) -> None:
         self.sent += len(firings)
         self._failures.pop(topic, None)
         if self.trouble.pop(topic, None) is not None:
             _log.info("publishing to %s again", topic, extra={"event": "publish-recovered", "topic": topic})
-        for rule, instant in firings:
-            self._unwritten[rule.id] = (rule.id, rule.schedule.text, instant)
+        await self._write((rule.id, rule.schedule.text, instant) for rule, instant in firings)
+
+    async def _write(self, fired: Iterable[_Fired]) -> None:
+        self._unwritten.update({entry[0]: entry for entry in fired})
         try:
-            self._state.write(self._unwritten.values())
+            await asyncio.to_thread(self._state.write, list(self._unwritten.values()))
         except StateError as error:
             _log.error("after a restart these tasks may be sent again, with the same ids: %s", error)
         else:
             self._unwritten.clear()
+
+
+def _enabled(rules: Iterable[CronRule]) -> list[CronRule]:
+    return [rule for rule in rules if rule.enabled]
+
+
+def _beginning(rules: Iterable[CronRule], known: Mapping[str, int], now: float) -> list[_Fired]:
+    """What is new begins now, and must be known to have begun should we be away at its first instant."""
+    return [(rule.id, rule.schedule.text, int(now)) for rule in rules if rule.id not in known]

@@ -24,6 +24,7 @@ from taskmasters.on_done.options import OnDoneOptions
 from taskmasters.on_done.report import OnDoneReport
 from taskmasters.on_done.rules import OnDoneRule, load_on_done_rules
 from taskmasters.on_done.taskmaster import OnDoneTaskmaster
+from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
 
 __all__ = ["on_done"]
@@ -46,41 +47,56 @@ def on_done(rules: str, check: bool, dry_run: bool, config: Path | None, **flags
     Several instances may run: they share the done tasks, and make the same child of the same parent.
     """
     options = resolve(OnDoneOptions, flags, config=config).settings
-    loaded = load_on_done_rules(rules)
+    file = RuleFile(rules, load_on_done_rules)
     if check:
-        for line in explain(loaded):
+        for line in explain(file.rules):
             click.echo(line)
         return Exit.OK
     if dry_run and options.in_ is None:
         raise SettingsError("--dry-run reads done tasks from --in PATH, or --in - for standard input")
     setup_logs(options.log_level, options.log_format)
-    return asyncio.run(_work(rules, loaded, options, dry_run))
+    return asyncio.run(_work(file, options, dry_run))
 
 
-async def _work(path: str, rules: Sequence[OnDoneRule], options: OnDoneOptions, dry_run: bool) -> Exit:
+async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_run: bool) -> Exit:
     source, target = _endpoints(options, dry_run)
     dead = check_topic(options.dead_topic or dead_topic(options.topic))
-    _check_topics(rules, options.topic, dead)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(connect(source))
         outlet = origin if target == source else await stack.enter_async_context(connect(target))
-        _check_delays(rules, outlet.capabilities, str(target), dry_run)
+
+        def check(rules: Sequence[OnDoneRule]) -> None:
+            _check_topics(rules, options.topic, dead)
+            _check_delays(rules, outlet.capabilities, str(target), dry_run)
+
+        check(file.rules)
         producer = await stack.enter_async_context(await outlet.producer())
         consumer = await stack.enter_async_context(await origin.consumer(options.topic, options.group))
         taskmaster = OnDoneTaskmaster(
-            Family(rules),
+            Family(file.rules),
             consumer,
             _Preview(producer, dead) if dry_run else producer,
             group=options.group,
             dead_topic=dead,
             atomic=not dry_run and outlet is origin and origin.capabilities.atomic_finish,
         )
-        about: dict[str, object] = {"file": path, "topic": options.topic, "group": options.group, "bus": str(source)}
+        about: dict[str, object] = {
+            "file": file.path,
+            "topic": options.topic,
+            "group": options.group,
+            "bus": str(source),
+        }
         if options.status_port is not None:
             sync = stack.enter_context(ExitStack())
-            report = OnDoneReport(taskmaster, {**about, "out": str(target), "rules": len(rules)})
+            report = OnDoneReport(taskmaster, file, {**about, "out": str(target)})
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("making tasks", extra={"event": "started", "rules": len(rules), **about})
+        _log.info("making tasks", extra={"event": "started", "rules": len(file.rules), **about})
+
+        def use(rules: list[OnDoneRule]) -> None:
+            check(rules)
+            taskmaster.use(Family(rules))
+
+        await stack.enter_async_context(file.watched(use))
         try:
             finished = await run_until_stopped(taskmaster, options.kill_time)
         except OutputClosedError:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 
 from task.status import Metric
+from taskmasters.on_done.rules import OnDoneRule
 from taskmasters.on_done.taskmaster import OnDoneTaskmaster
+from taskmasters.reload import RuleFile
 
 __all__ = ["OnDoneReport"]
 
@@ -16,8 +18,11 @@ _RESULTS = ("chained", "unmatched", "unfinished", "dead")
 class OnDoneReport:
     """A :class:`task.status.StatusSource`. Read from other threads."""
 
-    def __init__(self, taskmaster: OnDoneTaskmaster, settings: dict[str, object]) -> None:
+    def __init__(
+        self, taskmaster: OnDoneTaskmaster, file: RuleFile[list[OnDoneRule]], settings: dict[str, object]
+    ) -> None:
         self._taskmaster = taskmaster
+        self._file = file
         self._settings = settings
 
     def statistics(self) -> dict[str, object]:
@@ -26,6 +31,9 @@ class OnDoneReport:
         return {
             "app": "on-done",
             **self._settings,
+            "rules": len(self._file.rules),
+            "rules_reloaded": self._file.reloads,
+            "rules_refused": self._file.trouble,
             "uptime_seconds": round(time.time() - stats.since, 3),
             "received": stats.received,
             "results": dict(stats.results),
@@ -54,4 +62,5 @@ class OnDoneReport:
         yield Metric("taskbus_tasks_made_total", "counter", "Tasks published.", self._taskmaster.sent, label)
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
         yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)
+        yield self._file.metric(label)
         yield Metric("taskbus_ready", "gauge", "1 while tasks get through.", int(self.ready()[0]), label)

@@ -53,6 +53,10 @@ class OnDoneTaskmaster:
         """What keeps children from being published; empty if nothing does."""
         return self._settler.trouble
 
+    def use(self, family: Family) -> None:
+        """Have the done tasks received from now on judged by these rules."""
+        self._family = family
+
     def stop(self) -> None:
         """Receive no more; what was received is still settled."""
         self._stopping = True

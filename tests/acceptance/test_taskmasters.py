@@ -105,6 +105,98 @@ def run_killed(folder: Path, args: list[str], finished: Callable[[], bool], kill
 
 
 @pytest.mark.slow
+def test_cron_rules_edited_while_it_runs(tmp_path: Path) -> None:
+    """A bad edit is reported and the old rules go on; a good one takes over; no second is sent twice."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(EVERY_SECOND)
+    log = tmp_path / "log"
+    with log.open("wb") as err:
+        process = start("taskmaster", "cron", "rules.toml", "--bus", "sqlite:work.db", cwd=tmp_path, stderr=err)
+    try:
+        wait_until(lambda: sent(tmp_path) >= 1, 30)
+        rules.write_text(EVERY_SECOND.replace("* * * * * *", "61 * * * * *"))
+        wait_until(lambda: "does not fit the second" in log.read_text(), 30)
+        reached = sent(tmp_path)
+        wait_until(lambda: sent(tmp_path) > reached, 30)
+        rules.write_text(EVERY_SECOND + EVERY_SECOND.replace("tick", "tock"))
+        wait_until(lambda: "new rules are in force" in log.read_text(), 30)
+        reached = sent(tmp_path)
+        wait_until(lambda: sent(tmp_path) > reached + 1, 30)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+    ticks, tocks = published(tmp_path, "tick"), published(tmp_path, "tock")
+    for tasks in (ticks, tocks):
+        instants = sorted(task.meta["cron"] for task in tasks)
+        assert len(set(instants)) == len(instants) > 1
+        seconds = [int(datetime.fromisoformat(text).timestamp()) for text in instants]
+        assert seconds == list(range(seconds[0], seconds[-1] + 1))
+
+
+@pytest.mark.slow
+def test_three_replicas_of_cron(tmp_path: Path) -> None:
+    """One of three is at work; frozen, and killed, it is replaced: every second has one id, and none is left out."""
+    (tmp_path / "rules.toml").write_text(EVERY_SECOND)
+    args = ["cron", "rules.toml", "--bus", "sqlite:work.db", "--state", "sqlite:state.db", "--lease", "2s"]
+    logs = [tmp_path / f"log{number}" for number in range(3)]
+    replicas = []
+    for log in logs:
+        with log.open("wb") as err:
+            replicas.append(start("taskmaster", *args, "--log-format", "json", cwd=tmp_path, stderr=err))
+
+    def leader(among: set[int]) -> int | None:
+        """The one of these that was elected last, if one was."""
+        found = {
+            json.loads(line)["term"]: number
+            for number in among
+            for line in logs[number].read_text().splitlines()
+            if '"event":"leader"' in line
+        }
+        return found[max(found)] if found else None
+
+    everybody = {0, 1, 2}
+    try:
+        wait_until(lambda: leader(everybody) is not None, 30)
+        first = leader(everybody)
+        assert first is not None
+        wait_until(lambda: peeked(tmp_path) >= 3, 30)
+        replicas[first].send_signal(signal.SIGSTOP)
+        wait_until(lambda: leader(everybody - {first}) is not None, 30)
+        second = leader(everybody - {first})
+        assert second is not None
+        replicas[first].send_signal(signal.SIGCONT)
+        before = peeked(tmp_path)
+        wait_until(lambda: peeked(tmp_path) >= before + 3, 30)
+        replicas[second].kill()
+        third = everybody - {second}
+        before = peeked(tmp_path)
+        wait_until(lambda: peeked(tmp_path) >= before + 6, 30)
+        assert leader(third) is not None
+    finally:
+        for replica in replicas:
+            replica.terminate()
+            replica.communicate(timeout=30)
+    assert "another replica leads now" in logs[first].read_text()
+
+    tasks = published(tmp_path, "tick")
+    seconds = [int(datetime.fromisoformat(task.meta["cron"]).timestamp()) for task in tasks]
+    assert sorted(set(seconds)) == list(range(min(seconds), max(seconds) + 1))
+    assert len({task.id for task in tasks}) == len(set(seconds))
+
+
+def peeked(folder: Path) -> int:
+    """How many seconds were sent."""
+
+    async def main() -> int:
+        async with connect(f"sqlite:{folder}/work.db") as bus:
+            return (await bus.depth("tick", "reader")).total
+
+    return asyncio.run(main())
+
+
+@pytest.mark.slow
 def test_cron_killed_while_it_catches_up(tmp_path: Path) -> None:
     """Killed ten times while making up for 20,000 seconds: every instant is sent, each with one id."""
     (tmp_path / "rules.toml").write_text(EVERY_SECOND)

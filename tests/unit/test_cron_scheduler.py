@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from taskmasters.cron.schedule import parse_schedule
 from taskmasters.cron.scheduler import GRACE, Scheduler
 from taskmasters.cron.state import NoState, SqliteState, State, StateError
 from taskmasters.cron.taskmaster import CronTaskmaster
+from taskmasters.reload import RuleFile
 from taskmasters.templates import TIME, Template
 from taskmasters.zone import find_zone
 
@@ -318,7 +320,7 @@ def test_the_status_page() -> None:
     producer = FakeProducer(VirtualClock(START))
     producer.refused = {"bad"}
     master = run_with(producer, [rule("@hourly"), rule("30 1 * * *", "bad", topic="bad")], START + 2 * HOUR)
-    report = CronReport(master, "rules.toml", "memory:", START)
+    report = CronReport(master, RuleFile("rules.toml", lambda path: master.rules), "memory:", START)
 
     said = report.statistics()
     assert (said["rules"], said["sent"]) == (2, 2)
@@ -342,9 +344,75 @@ def test_a_closed_output_ends_it(error: Exception) -> None:
         run_with(producer, [rule("* * * * *")], START + 1800)
 
 
-def test_it_ends_when_no_rule_will_ever_fire() -> None:
-    """Without an enabled rule there is nothing to wait for."""
-    assert run([rule("* * * * *", enabled=False)], START + DAY).tasks == []
+def test_without_a_rule_that_fires_it_waits_for_one() -> None:
+    """Where nothing will ever fire it waits; the rules that come then fire."""
+
+    async def main() -> FakeProducer:
+        clock = VirtualClock(START)
+        producer = FakeProducer(clock)
+        master = CronTaskmaster([rule("* * * * *", enabled=False)], producer, NoState(), clock)
+        producer.when_sent = master.stop
+        running = asyncio.create_task(master.run())
+        await asyncio.sleep(0)
+        master.use([rule("* * * * *")])
+        async with asyncio.timeout(5):
+            await running
+        return producer
+
+    assert asyncio.run(main()).values == ["2026-01-01T00:01:00Z"]
+
+
+def test_other_rules_while_it_runs(tmp_path: Path) -> None:
+    """New rules take over between two instants: what stays goes on, once each; what is new begins; the rest is gone."""
+    state = SqliteState(f"{tmp_path}/state.db")
+    clock = VirtualClock(START)
+    producer = FakeProducer(clock)
+    master = CronTaskmaster([rule("* * * * *"), rule("* * * * *", "gone", topic="gone")], producer, state, clock)
+
+    def count() -> None:
+        if len(producer.tasks) == 4:
+            master.use([rule("* * * * *"), rule("* * * * *", "new", topic="new")])
+        if len(producer.tasks) == 8:
+            master.stop()
+
+    producer.when_sent = count
+    asyncio.run(master.run())
+
+    made = [(topic, task.meta["cron"][14:16]) for _, topic, task in producer.tasks]
+    assert sorted(made) == [
+        *[("gone", minute) for minute in ("01", "02")],
+        *[("new", minute) for minute in ("03", "04")],
+        *[("t", minute) for minute in ("01", "02", "03", "04")],
+    ]
+    assert state.read({"new": rule("* * * * *").schedule.text}) == {"new": START + 240}
+    state.close()
+
+
+def test_other_rules_while_the_bus_is_away() -> None:
+    """What could not be sent yet is sent after the rules were changed, once, and is not taken for missed."""
+    clock = VirtualClock(START)
+    producer = FakeProducer(clock)
+    producer.refused = {"t"}
+    rules = [rule("* * * * *", missed=Missed.SKIP)]
+    master = CronTaskmaster(rules, producer, NoState(), clock)
+
+    class Away(VirtualClock):
+        async def wait_until(self, moment: float) -> None:
+            await super().wait_until(moment)
+            if self.now() > START + 600 and producer.refused:
+                master.use(rules)
+                producer.refused = set()
+
+    def enough() -> None:
+        if len(producer.tasks) >= 12:
+            master.stop()
+
+    producer.clock = master._clock = Away(START)
+    producer.when_sent = enough
+    asyncio.run(master.run())
+
+    assert producer.values == [f"2026-01-01T00:{minute:02}:00Z" for minute in range(1, 1 + len(producer.tasks))]
+    assert master.scheduler.missed == 0
 
 
 def test_stop_while_waiting() -> None:

@@ -267,6 +267,6 @@ def test_unreadable_files(tmp_path: Path) -> None:
     assert refusal("loop.toml") == "loop.toml: cannot be read: Too many levels of symbolic links"
     assert refusal("nul\0.toml") == "nul\0.toml: cannot be read: embedded null byte"
     assert refusal("latin.toml") == "latin.toml:2: is not UTF-8 text"
-    assert refusal("long.yaml") == "long.yaml: is longer than 1048576 bytes"
+    assert refusal("long.yaml") == "long.yaml: is longer than 33554432 bytes"
     assert refusal("a.json") == "a.json: its name must end in .toml, .yaml or .yml"
     assert load_document(tmp_path / "full.yaml").data == {}

@@ -21,6 +21,7 @@ from taskmasters.on_done.children import Family
 from taskmasters.on_done.report import OnDoneReport
 from taskmasters.on_done.rules import load_on_done_rules
 from taskmasters.on_done.taskmaster import OnDoneTaskmaster
+from taskmasters.reload import RuleFile
 from tests.helpers import await_until
 
 RULES = """
@@ -239,7 +240,8 @@ def test_the_status_page(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path) as run:
             await run.feed(done("hello", "h"), done("fan", "f", more="x"), done("other", "o"), b"rubbish")
-            report = OnDoneReport(run.master, {"topic": "done"})
+            file = RuleFile(str(tmp_path / "rules.toml"), load_on_done_rules)
+            report = OnDoneReport(run.master, file, {"topic": "done"})
 
             said = report.statistics()
             assert (said["received"], said["sent"], said["topic"]) == (4, 5, "done")
@@ -248,6 +250,22 @@ def test_the_status_page(tmp_path: Path) -> None:
             samples = {(metric.name, metric.labels.get("result")): metric.value for metric in report.metrics()}
             assert samples["taskbus_done_total", "chained"] == 2
             assert samples["taskbus_tasks_made_total", None] == 5
+
+    asyncio.run(main())
+
+
+def test_other_rules_while_it_runs(tmp_path: Path) -> None:
+    """New rules judge the done tasks that come after them."""
+
+    async def main() -> None:
+        async with running(tmp_path) as run:
+            await run.feed(done("hello", "h1"))
+            path = tmp_path / "other.toml"
+            path.write_text('[[rule]]\nmatch = { type = "hello" }\ntype = "other"\n')
+            run.master.use(Family(load_on_done_rules(str(path))))
+            await run.feed(done("hello", "h2"))
+
+            assert [task.meta["parent"] for task in await run.tasks("other")] == ["h2"]
 
     asyncio.run(main())
 

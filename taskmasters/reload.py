@@ -1,0 +1,111 @@
+"""A rule file that may change while its taskmaster runs: the new rules are taken whole, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from task.errors import TaskError
+from task.status import Metric
+
+__all__ = ["RuleFile"]
+
+_log = logging.getLogger("taskbus.rules")
+Rules = TypeVar("Rules")
+_Signature = tuple[int, int, int] | None
+
+
+class RuleFile(Generic[Rules]):
+    """The rules in the file ``path``, as ``load`` reads them.
+
+    Raises:
+        TaskError: what ``load`` raises, when the file is read for the first time.
+    """
+
+    #: Seconds between two looks at the file. It is read once it has stayed the same from one look to the next, so that
+    #: a file that is being written is not taken for the whole.
+    interval = 1.0
+
+    def __init__(self, path: str, load: Callable[[str], Rules]) -> None:
+        self.path = path
+        self._load = load
+        self._read = _signature(path)
+        #: The rules in force.
+        self.rules = load(path)
+        #: How often new rules were taken.
+        self.reloads = 0
+        #: Why the file as it is now was not taken; empty if it was.
+        self.trouble = ""
+
+    @asynccontextmanager
+    async def watched(self, use: Callable[[Rules], None]) -> AsyncIterator[None]:
+        """Inside, look for changes, and at once on SIGHUP.
+
+        New rules that are right are given to ``use``, which may refuse them with a TaskError before it changes
+        anything. Then the old ones stay in force, and :attr:`trouble` and the log say why.
+        """
+        asked = asyncio.Event()
+        handled = threading.current_thread() is threading.main_thread()
+        loop = asyncio.get_running_loop()
+        if handled:
+            loop.add_signal_handler(signal.SIGHUP, asked.set)
+        watching = asyncio.create_task(self._watch(use, asked))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            if handled:
+                loop.remove_signal_handler(signal.SIGHUP)
+
+    def metric(self, labels: Mapping[str, str]) -> Metric:
+        """Whether the file as it is now is in force, for Prometheus."""
+        text = "1 while the rule file was changed and the change refused."
+        return Metric("taskbus_rules_refused", "gauge", text, int(bool(self.trouble)), dict(labels))
+
+    async def _watch(self, use: Callable[[Rules], None], asked: asyncio.Event) -> None:
+        seen = self._read
+        while True:
+            try:
+                await asyncio.wait_for(asked.wait(), self.interval)
+            except TimeoutError:
+                now = _signature(self.path)
+                settled, seen = now == seen, now
+                if not settled or now == self._read:
+                    continue
+            asked.clear()
+            await self._reload(use)
+
+    async def _reload(self, use: Callable[[Rules], None]) -> None:
+        self._read = _signature(self.path)
+        try:
+            # In a thread, because reading very many rules takes seconds.
+            rules = await asyncio.to_thread(self._load, self.path)
+            use(rules)
+        except TaskError as error:
+            self.trouble = str(error)
+            _log.error(
+                "the changed rules are not taken, the old ones stay in force: %s",
+                error,
+                extra={"event": "rules-refused", "file": self.path},
+            )
+            return
+        self.rules = rules
+        self.reloads += 1
+        self.trouble = ""
+        _log.info("new rules are in force", extra={"event": "rules-reloaded", "file": self.path})
+
+
+def _signature(path: str) -> _Signature:
+    """What changes with the file; None while it cannot be looked at, as between two steps of an editor."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
