@@ -8,6 +8,7 @@ __all__ = ["commands", "workflow_commands"]
 commands: dict[str, str] = {
     "batch": "taskmasters.batch.app:batch",
     "cron": "taskmasters.cron.app:cron",
+    "files": "taskmasters.files.app:files",
     "on-done": "taskmasters.on_done.app:on_done",
     "workflow": "taskmasters.workflow.app:workflow",
 }
