@@ -6,6 +6,7 @@ __all__ = ["commands", "workflow_commands"]
 
 #: Name of the command → ``module:attribute`` of the click command.
 commands: dict[str, str] = {
+    "alerts": "taskmasters.alerts.app:alerts",
     "batch": "taskmasters.batch.app:batch",
     "cron": "taskmasters.cron.app:cron",
     "files": "taskmasters.files.app:files",
