@@ -45,13 +45,21 @@ def translate(glob: str) -> str:
             out += "[^/]*"
         elif sign == "?":
             out += "[^/]"
-        elif sign == "[" and (end := glob.find("]", position + (glob[position : position + 1] in ("!", "]")) + 1)) > 0:
-            inner = glob[position:end].replace("\\", "\\\\").replace("[", "\\[")
-            out += f"(?!/)[{'^' + inner[1:] if inner.startswith('!') else inner}]"
+        elif sign == "[" and (end := _end_of_set(glob, position)) > 0:
+            negated = glob[position] == "!"
+            inner = "".join(char if char == "-" else re.escape(char) for char in glob[position + negated : end])
+            out += f"(?!/)[{'^' * negated}{inner.replace('--', '-' + chr(92) + '-')}]"
             position = end + 1
         else:
             out += re.escape(sign)
     return out
+
+
+def _end_of_set(glob: str, position: int) -> int:
+    """Where the ``]`` of a set is that begins before ``position``; -1 if there is none. A first ``]`` is in the set."""
+    position += glob.startswith("!", position)
+    position += glob.startswith("]", position)
+    return glob.find("]", position)
 
 
 @lru_cache(maxsize=4096)
@@ -109,7 +117,10 @@ class PathPattern:
             raise ValueError("** stands for folders and must be a part of its own: write **/*.json")
         if self._units and len(list(self.globs(0.0))) > MOST_FOLDERS:
             raise ValueError(f"its lookback covers more than {MOST_FOLDERS} folders")
-        self._regex = self._compile(None)
+        try:
+            self._regex = self._compile(None)
+        except re.error as error:
+            raise ValueError(f"the set in [ ] is wrong: {error}") from None
         self._beside: dict[str, re.Pattern[str]] = {}
 
     @property

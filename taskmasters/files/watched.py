@@ -153,7 +153,7 @@ class Watched:
         # A clock that was set back must not make it wait for ever.
         since = min(since, now)
         # From the end of the look that first showed it to the beginning of this one.
-        if not self.rule.settle or began - since >= self.rule.settle:
+        if not self.rule.settle or began >= since + self.rule.settle:
             self.settling.pop(path, None)
             self.ready[path] = entry
         else:
