@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from bus import Consumer, check_topic, connect, parse_url
+from bus import Bus, Consumer, NoSuchTopicError, UnsupportedError, check_topic, connect, parse_url
 from task.codec import DEFAULT_MAX_SIZE, decode
 from task.errors import DecodeError, SettingsError
 from task.exits import Exit
@@ -87,8 +88,10 @@ async def _work(
         async def receive(topic: str) -> Consumer:
             return await stack.enter_async_context(await bus.consumer(topic, options.group))
 
-        # First the topics of the tasks: a task that is seen only after it was done is known to be done.
-        sent = {topic: await receive(topic) for topic in engine.topics}
+        sent = {}
+        for topic, workers in engine.topics.items():
+            await _leave_to_workers(bus, topic, workers, options.group)
+            sent[topic] = await receive(topic)
         taskmaster = AlertsTaskmaster(
             engine,
             store,
@@ -116,6 +119,19 @@ async def _work(
         told = sum(notifier.told for notifier in taskmaster.notifiers)
         _log.info("stopped", extra={"event": "stopped", "told": told})
         return Exit.OK if finished else Exit.INTERRUPTED
+
+
+async def _leave_to_workers(bus: Bus, topic: str, workers: Sequence[str], ours: str) -> None:
+    """If the first group of a topic were ours, what it has received would be gone before its workers first start."""
+    try:
+        others = set(await bus.groups(topic)) - {ours}
+    except (UnsupportedError, NoSuchTopicError):
+        others = set()
+    if others:
+        return
+    for group in dict.fromkeys(workers):
+        async with await bus.consumer(topic, group):
+            _log.info("the tasks of %s are kept for the group %s", topic, group, extra={"event": "group-made"})
 
 
 def _preview(file: AlertFile, path: str, now: float) -> Exit:

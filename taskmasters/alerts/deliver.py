@@ -92,7 +92,7 @@ def _send(mail: Mail, told: Mapping[str, Any], timeout: float) -> None:
     message["Date"] = formatdate()
     message["Message-ID"] = f"<{told['id']}@{mail.sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(text(told))
+    message.set_content(text(told), cte="quoted-printable")  # which every server takes
     shown = f"{mail.host}:{mail.port}"
     try:
         with contextlib.ExitStack() as stack:

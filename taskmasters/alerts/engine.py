@@ -41,9 +41,12 @@ class AlertEngine:
         self._deadlines = [deadline for deadline in file.deadlines if deadline.enabled]
 
     @property
-    def topics(self) -> list[str]:
-        """The topics whose tasks have deadlines."""
-        return sorted({deadline.topic for deadline in self._deadlines})
+    def topics(self) -> dict[str, list[str]]:
+        """The topics whose tasks have deadlines, each with the groups that do them."""
+        found: dict[str, list[str]] = {}
+        for deadline in self._deadlines:
+            found.setdefault(deadline.topic, []).append(deadline.workers)
+        return found
 
     def concerns(self, arrival: Arrival) -> bool:
         """Whether :meth:`done` has to look at a done task."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bus import BadNameError, check_topic
+from bus import BadNameError, check_group, check_topic
 from bus.url import nearest
 from task.document import load_document
 from task.outcome import Result
@@ -55,10 +55,14 @@ class AlertRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """Tasks of ``topic`` are to be done ``within`` seconds after they were seen there."""
+    """Tasks of ``topic`` are to be done ``within`` seconds after they were seen there.
+
+    ``workers`` is the group that does them.
+    """
 
     id: str
     topic: str
+    workers: str
     match: Match
     within: float
     enabled: bool
@@ -130,6 +134,11 @@ def _deadline(table: RuleTable) -> Deadline:
         topic = check_topic(topic) if topic else ""
     except BadNameError as error:
         table.wrong("topic", str(error))
+    workers = table.text("workers") or topic
+    try:
+        workers = check_group(workers) if workers else ""
+    except BadNameError as error:
+        table.wrong("workers" if "workers" in table else "topic", str(error))
     if "within" not in table:
         table.missing("within", "how soon its tasks are to be done")
     within = table.duration("within", 1.0)
@@ -138,6 +147,7 @@ def _deadline(table: RuleTable) -> Deadline:
     deadline = Deadline(
         id=table.text("id") or f"{topic} {said}",
         topic=topic,
+        workers=workers,
         match=match,
         within=within,
         enabled=table.flag("enabled", True),

@@ -222,7 +222,7 @@ def expected(folder: Path) -> set[str | None]:
 def expected_groups(folder: Path) -> set[str | None]:
     with chdir(folder):
         rule = load_file_rules("rules.toml")[1]
-    found = set()
+    found: set[str | None] = set()
     for inner in sorted((folder / "in").iterdir()):
         entries = sorted(LocalSource().find(str(inner)))
         found.add(rule.group_id(str(inner), entries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -29,7 +30,7 @@ class Run:
     def __init__(self, folder: Path, text: str, store: Store) -> None:
         self._path = folder / "rules.toml"
         self.store = store
-        self.sent: list[dict[str, str]] = []
+        self.sent: list[dict[str, Any]] = []
         self._seen: set[str] = set()
         self.begin(text)
 

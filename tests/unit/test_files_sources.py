@@ -95,7 +95,7 @@ class Broken(LocalSource):
     def look(self, folder: str) -> Iterator[Entry]:  # type: ignore[override]
         if folder.endswith("/bad"):
             raise ListingError(f"cannot look into {folder}: Input/output error")
-        yield from super().look(folder)  # type: ignore[misc]
+        yield from super().look(folder)
 
 
 def test_a_look_that_fails_says_so(tmp_path: Path) -> None:
