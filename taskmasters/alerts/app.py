@@ -89,6 +89,8 @@ async def _work(
             return await stack.enter_async_context(await bus.consumer(topic, options.group))
 
         sent = {}
+        if engine.topics and not bus.capabilities.groups:
+            raise SettingsError(f"{url} has no groups: to watch a deadline would take the tasks from their workers")
         for topic, workers in engine.topics.items():
             await _leave_to_workers(bus, topic, workers, options.group)
             sent[topic] = await receive(topic)

@@ -15,7 +15,7 @@ from taskmasters.files.local import LocalSource, is_network
 from taskmasters.files.pattern import PathPattern
 from taskmasters.files.rules import FileRule, load_file_rules
 from taskmasters.files.scanner import look
-from taskmasters.files.source import ListingError, Source, open_source, walk
+from taskmasters.files.source import Folder, ListingError, Source, open_source, walk
 from taskmasters.zone import find_zone
 
 ZONE = find_zone("UTC")
@@ -92,7 +92,7 @@ def rule(folder: Path, path: str, more: str = "") -> FileRule:
 class Broken(LocalSource):
     """A source of which one folder cannot be looked into."""
 
-    def look(self, folder: str) -> Iterator[Entry]:  # type: ignore[override]
+    def look(self, folder: str) -> Iterator[Entry | Folder]:
         if folder.endswith("/bad"):
             raise ListingError(f"cannot look into {folder}: Input/output error")
         yield from super().look(folder)
