@@ -27,7 +27,7 @@ test: $(VENV)/.dev ## Run every test that needs no server
 	$(BIN)/python -m pytest -q
 
 test-servers: $(VENV)/.dev ## Run the tests that need real servers: NATS, NSQ, PostgreSQL, MariaDB
-	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py tests/unit/test_store.py tests/unit/test_store_outbox.py
+	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py tests/unit/test_store.py tests/unit/test_store_outbox.py tests/unit/test_workflow_engine.py
 
 check: $(VENV)/.dev ## Lint and type-check
 	$(BIN)/ruff check .

@@ -178,7 +178,7 @@ ITEM: Mapping[str, _Value] = {
     "item": lambda scope, key: scope.item,
     "index": lambda scope, key: str(scope.index),
 }
-#: One column of a row of a file.
+#: One column of the row that ``for_each`` read.
 ROW: Mapping[str, _Value] = {"row": lambda scope, key: scope.row.get(key)}
 #: The task that started a run of a workflow.
 REQUEST: Mapping[str, _Value] = {name.replace("parent.", "request."): value for name, value in PARENT.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -20,6 +20,8 @@ from taskmasters.workflow.looking import list_runs, show_jobs, show_run
 from taskmasters.workflow.tables import TABLES
 
 __all__ = ["START", "Flow"]
+
+Returned = TypeVar("Returned")
 
 #: 2026-01-01T00:00:00Z.
 START = 1767225600.0
@@ -123,10 +125,6 @@ class Flow:
         (run,) = self.runs()
         return self.call(lambda tx: show_jobs(tx, run["run"], everything=True))
 
-    def call(self, work: Any) -> Any:
+    def call(self, work: Callable[[Connection], Returned]) -> Returned:
         """One transaction."""
-
-        def checked(tx: Connection) -> Any:
-            return work(tx)
-
-        return self.store.call(checked)
+        return self.store.call(work)

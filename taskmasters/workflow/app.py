@@ -20,6 +20,7 @@ from task.status import serve_status
 from task.task import Task
 from taskmasters.clock import SystemClock
 from taskmasters.cron.rules import CRON, instant_text
+from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
 from taskmasters.store import Store, open_store
 from taskmasters.store.outbox import OUTBOX
@@ -51,34 +52,27 @@ def workflow(rules: str, check: bool, dry_run: bool, config: Path | None, **flag
     Several instances may run on one state: they share the done tasks and the requests.
     """
     options = resolve(WorkflowOptions, flags, config=config).settings
-    loaded = load_workflows(rules)
+    file = RuleFile(rules, load_workflows)
     clock = SystemClock()
     if check:
-        for line in explain(loaded, clock.now()):
+        for line in explain(file.rules, clock.now()):
             click.echo(line)
         return Exit.OK
     if dry_run:
-        return _play(loaded, clock.now())
+        return _play(file.rules, clock.now())
     setup_logs(options.log_level, options.log_format)
-    requests = None if options.requests == "-" else check_topic(options.requests)
-    _check_topics(loaded, check_topic(options.topic), requests)
     store = open_store(options.state, OUTBOX, TABLES)
     try:
-        return asyncio.run(_work(rules, loaded, options, requests, store, clock))
+        return asyncio.run(_work(file, options, store, clock))
     finally:
         store.close()
 
 
-async def _work(
-    path: str,
-    workflows: Sequence[Workflow],
-    options: WorkflowOptions,
-    requests: str | None,
-    store: Store,
-    clock: SystemClock,
-) -> Exit:
+async def _work(file: RuleFile[list[Workflow]], options: WorkflowOptions, store: Store, clock: SystemClock) -> Exit:
     url = parse_url(options.bus)
-    engine = WorkflowEngine(Book(workflows, read_stored), options.topic)
+    requests = None if options.requests == "-" else check_topic(options.requests)
+    _check_topics(file.rules, check_topic(options.topic), requests)
+    engine = WorkflowEngine(Book(file.rules, read_stored), options.topic)
     await store.run(lambda tx: engine.open(tx, clock.now()))
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
@@ -97,12 +91,18 @@ async def _work(
             dead_topic=lambda topic: options.dead_topic or dead_topic(topic),
             keep=options.keep,
         )
-        about: dict[str, object] = {"file": path, "topic": options.topic, "bus": str(url), "state": store.shown}
+        about: dict[str, object] = {"file": file.path, "topic": options.topic, "bus": str(url), "state": store.shown}
         if options.status_port is not None:
             sync = stack.enter_context(ExitStack())
-            report = WorkflowReport(taskmaster, {**about, "workflows": len(workflows)})
+            report = WorkflowReport(taskmaster, file, about)
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("running workflows", extra={"event": "started", "workflows": len(workflows), **about})
+        _log.info("running workflows", extra={"event": "started", "workflows": len(file.rules), **about})
+
+        def use(workflows: list[Workflow]) -> None:
+            _check_topics(workflows, options.topic, requests)
+            taskmaster.use(Book(workflows, read_stored))
+
+        await stack.enter_async_context(file.watched(use))
         finished = await run_until_stopped(taskmaster, options.kill_time)
         _log.info("stopped", extra={"event": "stopped", "sent": taskmaster.relay.sent})
         return Exit.OK if finished else Exit.INTERRUPTED
@@ -111,17 +111,12 @@ async def _work(
 def _play(workflows: Sequence[Workflow], now: float) -> Exit:
     failed = False
     for one in workflows:
-        store = open_store(":memory:", OUTBOX, TABLES)
         try:
-            # Requests, so that a workflow that other things start is shown too.
-            engine = WorkflowEngine(Book([_requestable(one)], read_stored), None)
-            for body in play(engine, store, [_example(one, now)], now):
+            for body in play(one, _example(one, now), now):
                 click.echo(body)
-            for run, error in store.call(engine.failures):
-                click.echo(f"run {run} would fail: {error}", err=True)
-                failed = True
-        finally:
-            store.close()
+        except SettingsError as error:
+            click.echo(f"taskbus: {error}", err=True)
+            failed = True
     return Exit.FAILED if failed else Exit.OK
 
 
@@ -129,12 +124,6 @@ def _example(one: Workflow, now: float) -> Task:
     instant = one.crons[0].schedule.next(int(now)) if one.crons else None
     meta = {} if instant is None else {CRON: instant_text(instant)}
     return Task(one.id, id="dry-run", meta=meta)
-
-
-def _requestable(one: Workflow) -> Workflow:
-    from dataclasses import replace
-
-    return replace(one, enabled=True, requests=True, max_runs=None)
 
 
 def _check_topics(workflows: Sequence[Workflow], done: str, requests: str | None) -> None:

@@ -25,6 +25,9 @@ class Book:
         self._older: dict[str, Workflow] = {}
         self._afters: dict[tuple[str, str | None], list[tuple[Workflow, After]]] = {}
         enabled = [workflow for workflow in workflows if workflow.enabled]
+        self._waiting: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
+        for workflow in workflows:
+            self._index(workflow)
         self._matching = [workflow for workflow in enabled if workflow.matches]
         #: The workflow of each cron rule, by the rule's id.
         self.crons: dict[str, Workflow] = {rule.id: workflow for workflow in enabled for rule in workflow.crons}
@@ -47,6 +50,7 @@ class Book:
         if len(self._older) >= _MOST:
             self._older.clear()
         workflow = self._older[hash] = self._read(body)
+        self._index(workflow)
         return workflow
 
     def requested(self, name: str) -> Workflow | None:
@@ -65,6 +69,15 @@ class Book:
             )
         ]
 
+    def waiting(self, workflow: str, job: str) -> Sequence[tuple[str, str]]:
+        """The jobs of other workflows, as workflow and job, that may depend on that job."""
+        return tuple(self._waiting.get((workflow, job), ()))
+
     def following(self, workflow: str, job: str | None) -> Sequence[tuple[Workflow, After]]:
         """The workflows that begin after that job, or that workflow, has completed."""
         return self._afters.get((workflow, job), ())
+
+    def _index(self, workflow: Workflow) -> None:
+        for node in workflow.nodes.values():
+            for parent in node.outside:
+                self._waiting.setdefault(parent, {})[workflow.id, node.name] = None

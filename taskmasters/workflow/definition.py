@@ -86,7 +86,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One job. ``deadline`` and ``offset`` are seconds. ``undoes`` names the node a compensation is for."""
+    """One job. ``deadline`` and ``offset`` are seconds. ``undoes`` names the node a compensation is for.
+
+    ``outside`` are jobs of other workflows it depends on, each as workflow and job: those of the runs with its key.
+    """
 
     name: str
     step: str | None
@@ -105,8 +108,14 @@ class Node:
     retry: Retry
     deadline: float | None
     on_failure: Policy
+    outside: tuple[tuple[str, str], ...] = ()
     undoes: str | None = None
     place: Place = ()
+
+    @property
+    def waits(self) -> int:
+        """How many parents it waits for."""
+        return len(self.depends_on) + len(self.outside)
 
     @property
     def templates(self) -> Iterator[Template]:

@@ -46,16 +46,23 @@ class WorkflowEngine:
 
     # Time
 
-    def open(self, tx: Connection, now: float) -> None:
-        """Find out which instants of cron were dealt with. To be called first."""
-        rules = {rule.id: rule for rule in self._book.cron_rules if rule.enabled}
+    def open(self, tx: Connection, now: float, book: Book | None = None) -> None:
+        """Find out which instants of cron were dealt with. To be called first, and with every other ``book``."""
+        book = book or self._book
+        rules = {rule.id: rule for rule in book.cron_rules if rule.enabled}
         known = {}
         for row in tx.execute(select(tables.cron)):
             if row.start in rules and rules[row.start].schedule.text == row.schedule:
                 known[row.start] = row.instant
         # What is new begins now, and must be known to have begun should we be away at its first instant.
         _remember(tx, {id: (rule.schedule.text, int(now)) for id, rule in rules.items() if id not in known})
-        self._scheduler = Scheduler(rules.values(), known, now)
+        self._scheduler, self._book = Scheduler(rules.values(), known, now), book
+        # Runs that began with older files are known from the start, for what they wait for.
+        work = self._work(tx, now)
+        active = tables.runs.c.state.in_([str(RunState.QUEUING), *map(str, ACTIVE)])
+        older = select(tables.runs.c.definition).where(active).distinct()
+        for hash in tx.execute(older).scalars().all():
+            work.definition(hash)
 
     @property
     def wake(self) -> float | None:
@@ -149,6 +156,8 @@ class WorkflowEngine:
             for table in (tables.attempts, tables.jobs, tables.nodes):
                 tx.execute(delete(table).where(table.c.run.in_(ids)))
             tx.execute(delete(tables.runs).where(tables.runs.c.id.in_(ids)))
+            unused = tables.definitions.c.id.not_in(select(tables.runs.c.definition))
+            tx.execute(delete(tables.definitions).where(unused))
         return len(ids)
 
     @staticmethod
@@ -164,7 +173,7 @@ class WorkflowEngine:
 
     def _walk(self, work: _Work, run: RunRow) -> Walk:
         if run.id not in work.walks:
-            work.walks[run.id] = Walk(work, run, self._completed, self._done_topic)
+            work.walks[run.id] = Walk(work, run, self._done_topic)
         return work.walks[run.id]
 
     def _request(self, work: _Work, task: Task, id: str) -> Fate:
@@ -174,15 +183,17 @@ class WorkflowEngine:
             return Fate(
                 "dead", "no-workflow", f"there is no workflow {task.type!r} to ask for{nearest(task.type, known)}"
             )
-        return self._start(work, workflow, task, id, requested=True)
+        # A request that is tried again, by another workflow or by the retry taskmaster, asks for another run.
+        attempt = task.meta.get(ATTEMPT, "1")
+        return self._start(work, workflow, task, id if attempt == "1" else f"{id} {attempt}", requested=True)
 
-    def _start(self, work: _Work, workflow: Workflow, task: Task, id: str, *, requested: bool) -> Fate:
+    def _start(self, work: _Work, workflow: Workflow, task: Task, key: str, *, requested: bool) -> Fate:
         try:
             moment = parse_time(task.meta[CRON]) if CRON in task.meta else task.created
         except (ValueError, OverflowError):
             return Fate("dead", "bad-cron", f"its meta {CRON!r} is {task.meta[CRON][:40]!r}, not a time")
         seconds = work.now if moment is None else moment.timestamp()
-        run = work.add_run(workflow, Origin(id, dict(task.meta), seconds, requested=requested), encode(task))
+        run = work.add_run(workflow, Origin(key, dict(task.meta), seconds, requested=requested), encode(task))
         return Fate("repeated" if run is None else "started")
 
     def _done(self, work: _Work, task: Task, id: str) -> Fate:
@@ -244,8 +255,18 @@ class WorkflowEngine:
             outbox.withdraw(work.tx, [outgoing_id(job) for job in work.open_jobs(run)])
             self._walk(work, run).cancel()
 
-    def _completed(self, work: Work, run: RunRow, job: str | None) -> None:
-        """Start what begins after this."""
+    def _cross(self, work: _Work) -> None:
+        """What has ended may be waited for by runs of other workflows, or begin some."""
+        while work.ended:
+            run, row = work.ended.popleft()
+            if row is None or row.state == NodeState.COMPLETED:
+                self._begin_after(work, run, None if row is None else row.name)
+            for name, job in () if row is None else self._book.waiting(run.workflow, row.name):
+                other = work.sibling(run, name)
+                if row is not None and other is not None and other.state in ACTIVE:
+                    self._walk(work, other).outside_ended(job, run, row)
+
+    def _begin_after(self, work: Work, run: RunRow, job: str | None) -> None:
         for workflow, after in self._book.following(run.workflow, job):
             if after.any or all(self._has_completed(work, run, name, of) for name, of in after.parents):
                 origin = run.from_
@@ -263,12 +284,14 @@ class WorkflowEngine:
 
     def _close(self, work: _Work) -> None:
         """Let runs begin that may, and write everything."""
+        self._cross(work)
         work.flush()
         while work.to_admit:
             names = sorted(work.to_admit)
             work.to_admit.clear()
             for name in names:
                 self._admit(work, name)
+            self._cross(work)
             work.flush()
 
     def _admit(self, work: _Work, name: str) -> None:

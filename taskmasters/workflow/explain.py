@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from bus.units import format_duration
 from task.codec import decode, encode_done
-from task.task import Task, derive_id
+from task.errors import SettingsError
+from task.task import Task
 from task.times import format_time
 from taskmasters.cron.rules import instant_text
-from taskmasters.store import Store, outbox
-from taskmasters.store.inbox import Arrival
+from taskmasters.workflow.alone import WorkflowAlone
 from taskmasters.workflow.definition import Node, On, Policy, Workflow
-from taskmasters.workflow.engine import WorkflowEngine
 from taskmasters.zone import EPOCH
 
 __all__ = ["explain", "play"]
-
-_SLICE = 500
 
 
 def explain(workflows: Sequence[Workflow], now: float) -> Iterator[str]:
@@ -59,9 +58,10 @@ def _node(node: Node) -> str:
         said.append(f"for each {node.source}")
     if node.each is not None:
         said.append(f"for each task of {node.each}")
-    if node.depends_on:
+    parents = [*node.depends_on, *map(".".join, node.outside)]
+    if parents:
         how = {On.COMPLETED: "", On.FAILED: " failed", On.ENDED: " ended"}[node.on]
-        said.append(f"after {(' or ' if node.any else ' and ').join(node.depends_on)}{how}")
+        said.append(f"after {(' or ' if node.any else ' and ').join(parents)}{how}")
     said += [f"if {condition}" for condition in node.conditions]
     if node.retry.count:
         said.append(f"{node.retry.count} retries ({node.retry.backoff.kind})")
@@ -72,22 +72,26 @@ def _node(node: Node) -> str:
     return ", ".join(said)
 
 
-def play(engine: WorkflowEngine, store: Store, requests: Sequence[Task], now: float) -> Iterator[bytes]:
-    """The tasks that these requests would make if every task completed at once. The store is to be a fresh one."""
-    arrivals = [Arrival(task, task.id or derive_id("dry-run", str(n))) for n, task in enumerate(requests)]
-    for fate in store.call(lambda tx: engine.requests(tx, arrivals, now)):
-        if fate.code:
-            raise ValueError(fate.reason)
-    while batch := store.call(lambda tx: outbox.due(tx, now, _SLICE)):
-        yield from (stored.message.body for stored in batch)
-        store.call(lambda tx, sent=batch: outbox.sent(tx, sent, now))  # type: ignore[misc]
-        done = [_completed(stored.message.body) for stored in batch]
-        store.call(lambda tx, tasks=done: engine.done(tx, [Arrival(task, task.id or "") for task in tasks], now))  # type: ignore[misc]
+def play(workflow: Workflow, request: Task, now: float) -> Iterator[bytes]:
+    """The tasks this request would make if every task completed at once, in the order they are sent.
+
+    Raises:
+        SettingsError: if the run would fail.
+    """
+    alone = WorkflowAlone([replace(workflow, enabled=True, requests=True, crons=())], now, None)
+    try:
+        waiting = deque(alone.request(request, now))
+        while waiting:
+            body = waiting.popleft().body
+            yield body
+            waiting += alone.done(_completed(body), now)
+        for _, error in alone.failures():
+            raise SettingsError(f"{workflow.path}: a run would fail, if every task completed without meta: {error}")
+    finally:
+        alone.close()
 
 
 def _completed(body: bytes) -> Task:
     task = decode(body, len(body))
-    if task.result is not None:
-        return task
     at = format_time(task.created or EPOCH)
     return decode(encode_done(task, "complete", "", at, at), len(body) * 2 + 1000)

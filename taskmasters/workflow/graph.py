@@ -26,8 +26,12 @@ def resolve(nodes: Sequence[Node], steps: Mapping[str, Sequence[str]], problems:
     known = sorted((*found, *steps))
     for name, node in found.items():
         parents: dict[str, None] = {}
+        outside: dict[tuple[str, str], None] = {}
         for parent in node.depends_on:
-            if parent in steps:
+            workflow, dot, job = parent.partition(".")
+            if dot:
+                outside[workflow, job] = None
+            elif parent in steps:
                 parents |= dict.fromkeys(steps[parent])
             elif parent in found:
                 parents[parent] = None
@@ -35,7 +39,7 @@ def resolve(nodes: Sequence[Node], steps: Mapping[str, Sequence[str]], problems:
                 problems.add((*node.place, "depends_on"), f"there is no job {parent!r}{nearest(parent, known)}")
         if node.each is not None and node.each not in found:
             problems.add((*node.place, "each"), f"there is no job {node.each!r}{nearest(node.each, sorted(found))}")
-        found[name] = replace(node, depends_on=tuple(parents))
+        found[name] = replace(node, depends_on=tuple(parents), outside=tuple(outside))
     return found
 
 

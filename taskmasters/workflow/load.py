@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from taskmasters.cron.rules import CronRule, Missed
 from taskmasters.cron.schedule import parse_schedule
 from taskmasters.on_done.patterns import Match, Texts
 from taskmasters.on_done.rules import read_match
-from taskmasters.rules import Problems, RuleTable
+from taskmasters.rules import Place, Problems, RuleTable
 from taskmasters.templates import Template
 from taskmasters.workflow.definition import After, Node, Workflow
 from taskmasters.workflow.graph import check_graph, in_order, resolve, reversed_edges
@@ -45,6 +46,8 @@ class _File:
         self.folder = Path(document.path).parent
         self.id = ""
         self.workflow: Workflow | None = None
+        #: Where its starts by done tasks stand.
+        self.match_places: list[Place] = []
 
     def read(self) -> None:
         """Read the workflow; stays None if something in it is wrong."""
@@ -53,19 +56,27 @@ class _File:
         zone = top.read("timezone", find_zone, find_zone("UTC"))
         enabled = top.flag("enabled", True)
         crons, matches, afters = self._starts(zone, enabled)
-        nodes, tables = self._nodes()
+        nodes, tables = self._nodes(zone)
         undo = self._undo(nodes, tables) if not len(self.problems) else {}
+        keep_meta = Texts(top.texts("keep_meta", empty=True) or (() if "keep_meta" in top else _KEPT))
+        max_runs = top.number("max_runs", 1)
+        requests = top.flag("requests", True)
+        top.finish()
+        if not nodes and not len(self.problems):
+            self.problems.add((), "there is no [[job]] and no [[step]] in it")
+        if len(self.problems):
+            return
         children, eaches = reversed_edges([*nodes.values(), *undo.values()])
         body = orjson.dumps({"path": self.document.path, "data": self.document.data}, option=orjson.OPT_NON_STR_KEYS)
-        found = Workflow(
+        self.workflow = Workflow(
             id=self.id,
             path=self.document.path,
             hash=derive_id("workflow-file", body.decode()),
             body=body,
             zone=zone,
-            keep_meta=Texts(top.texts("keep_meta", empty=True) or (() if "keep_meta" in top else _KEPT)),
-            max_runs=top.number("max_runs", 1),
-            requests=top.flag("requests", True),
+            keep_meta=keep_meta,
+            max_runs=max_runs,
+            requests=requests,
             crons=crons,
             matches=matches,
             afters=afters,
@@ -75,17 +86,14 @@ class _File:
             eaches=eaches,
             enabled=enabled,
         )
-        top.finish()
-        if not len(self.problems):
-            self.workflow = found
 
-    def _nodes(self) -> tuple[dict[str, Node], dict[str, RuleTable]]:
+    def _nodes(self, zone: Zone) -> tuple[dict[str, Node], dict[str, RuleTable]]:
         found: list[Node] = []
         tables: dict[str, RuleTable] = {}
         steps: dict[str, list[str]] = {}
 
         def read(table: RuleTable, defaults: Defaults) -> str:
-            node = read_node(table, defaults, self.folder)
+            node = read_node(table, defaults, self.folder, zone)
             found.append(node)
             # Read last, once it is known what it undoes.
             if "compensate" in table:
@@ -107,8 +115,6 @@ class _File:
                 table.wrong("name", f"{name!r} is taken already: give each job and step its own name")
             before = steps[name] = [read(job, defaults) for job in jobs]
             table.finish()
-        if not found and not len(self.problems):
-            self.problems.add((), "there is no [[job]] and no [[step]] in it")
         nodes = resolve(found, steps, self.problems)
         if not len(self.problems):
             check_graph(nodes, self.problems)
@@ -139,10 +145,12 @@ class _File:
             given = [key for key in _STARTS if key in table]
             if len(given) != 1:
                 self.problems.add(table.place, f"a start has one of {', '.join(_STARTS)}, not {len(given)}")
-            elif given == ["cron"]:
+                continue
+            if given == ["cron"]:
                 crons.append(self._cron(table, zone, enabled, number))
             elif given == ["done"]:
                 matches.append(read_match(table.table("done"))[0])
+                self.match_places.append(table.place)
             else:
                 parents = tuple(_parent(name) for name in table.texts("after") or ())
                 afters.append(After(parents, table.word("when", ("all", "any"), "all") == "any", table.place))
@@ -203,7 +211,9 @@ def load_workflows(path: str) -> list[Workflow]:
         file.read()
     _check_ids(files)
     if not failures:
-        _check_afters(files)
+        _check_names(files)
+        _check_cycles(files)
+        _check_waiting(files)
     told = [*failures, *(text for file in files for text in file.problems.told())]
     if told:
         raise SettingsError("\n".join([f"{len(told)} mistakes:", *told]) if len(told) > 1 else told[0])
@@ -217,7 +227,7 @@ def read_stored(body: bytes) -> Workflow:
         SettingsError: if this taskbus does not understand it any more.
     """
     stored: dict[str, Any] = orjson.loads(body)
-    file = _File(Document(stored["path"], stored["data"], {}))
+    file = _File(Document(stored["path"], stored["data"], dict))
     file.read()
     file.problems.check()
     if file.workflow is None:
@@ -247,13 +257,70 @@ def _check_ids(files: Sequence[_File]) -> None:
         seen.setdefault(file.id, file.document.path)
 
 
-def _check_afters(files: Sequence[_File]) -> None:
+def _check_names(files: Sequence[_File]) -> None:
     known = {file.id: file.workflow for file in files}
     for file in files:
-        for after in file.workflow.afters if file.workflow else ():
-            for name, job in after.parents:
-                place = (*after.place, "after")
-                if name not in known:
-                    file.problems.add(place, f"there is no workflow {name!r}{nearest(name, sorted(known))}")
-                elif (parent := known[name]) is not None and job is not None and job not in parent.nodes:
-                    file.problems.add(place, f"{name!r} has no job {job!r}{nearest(job, sorted(parent.nodes))}")
+        for (name, job), place in _named(file.workflow):
+            if name not in known:
+                file.problems.add(place, f"there is no workflow {name!r}{nearest(name, sorted(known))}")
+            elif (parent := known[name]) is not None and job is not None and job not in parent.nodes:
+                file.problems.add(place, f"{name!r} has no job {job!r}{nearest(job, sorted(parent.nodes))}")
+
+
+def _named(workflow: Workflow | None) -> Iterator[tuple[tuple[str, str | None], Place]]:
+    """What a workflow names of others, and where."""
+    if workflow is not None:
+        for after in workflow.afters:
+            yield from ((parent, (*after.place, "after")) for parent in after.parents)
+        for node in workflow.nodes.values():
+            yield from ((parent, (*node.place, "depends_on")) for parent in node.outside)
+
+
+def _check_waiting(files: Sequence[_File]) -> None:
+    """Tell of jobs of several workflows that wait for each other."""
+    graph: dict[str, list[str]] = {}
+    nodes: dict[str, tuple[_File, Node]] = {}
+    for file in files:
+        for node in file.workflow.nodes.values() if file.workflow else ():
+            name = f"{file.id}.{node.name}"
+            nodes[name] = (file, node)
+            inside = node.depends_on if node.each is None else (node.each,)
+            graph[name] = [*(f"{file.id}.{parent}" for parent in inside), *map(".".join, node.outside)]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        file, node = nodes[error.args[1][0]]
+        file.problems.add((*node.place, "depends_on"), f"waits for itself: {' → '.join(error.args[1])}")
+
+
+def _check_cycles(files: Sequence[_File]) -> None:
+    """Tell of workflows whose done tasks start each other, or themselves: they would go on without end."""
+    started: dict[str, set[str]] = {file.id: set() for file in files}
+    for file in files:
+        if file.workflow is None:
+            continue
+        for match, place in zip(file.workflow.matches, file.match_places, strict=True):
+            for other in files:
+                made = _made_by(other)
+                causes = [name for name, kind, job in made if match.produced_by(kind, job)]
+                if causes and other is file:
+                    what = f"what its own job {causes[0]!r} makes" if causes[0] else "its own end"
+                    file.problems.add(place, f"{what} starts it again, without end: narrow what it matches")
+                elif causes:
+                    started[file.id].add(other.id)
+    try:
+        TopologicalSorter(started).prepare()
+    except CycleError as error:
+        cycle = list(reversed(error.args[1]))
+        first = min(cycle)
+        path = " → ".join([*cycle[cycle.index(first) : -1], *cycle[: cycle.index(first)], first])
+        (file,) = [file for file in files if file.id == first]
+        file.problems.add(file.match_places[0], f"each starts the next, without end: {path}")
+
+
+def _made_by(file: _File) -> list[tuple[str, str, str | None]]:
+    """Name, type and job of the done tasks that come of a workflow; its own end has no name."""
+    if file.workflow is None:
+        return []
+    nodes = (*file.workflow.nodes.values(), *file.workflow.undo.values())
+    return [*((node.name, node.type, node.job) for node in nodes), ("", file.id, None)]

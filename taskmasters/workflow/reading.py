@@ -14,8 +14,9 @@ from taskmasters.rules import RuleTable
 from taskmasters.templates import COMMON, ITEM, JOB, META, REQUEST, ROW, RUN, TIME
 from taskmasters.workflow.definition import RESERVED, Condition, Node, On, Policy, Retry
 from taskmasters.workflow.items import read_source
+from taskmasters.zone import Zone
 
-__all__ = ["REQUESTED", "read_node", "read_undo"]
+__all__ = ["REQUESTED", "Defaults", "read_node", "read_undo"]
 
 #: Name of the task that started the run, in conditions.
 REQUESTED = "request"
@@ -38,12 +39,12 @@ class Defaults:
         self.deadline = None if table is None else _deadline(table, None)
 
 
-def read_node(table: RuleTable, defaults: Defaults, folder: Path) -> Node:
+def read_node(table: RuleTable, defaults: Defaults, folder: Path, zone: Zone) -> Node:
     """The node of one ``[[job]]``. Its mistakes are noted in the table."""
     kind = table.required("type")
     job = table.text("job")
     each = table.text("each")
-    source = table.value("for_each", lambda given: read_source(given, _RUN_TOKENS, folder), None)
+    source = table.value("for_each", lambda given: read_source(given, _RUN_TOKENS, folder, zone), None)
     if each is not None:
         for key in ("for_each", "depends_on", "when", "on"):
             if key in table:
@@ -144,12 +145,16 @@ def _retry(table: RuleTable, default: Retry) -> Retry:
     inner = table.table("retry")
     if "count" not in inner:
         inner.missing("count", "how often the task is tried again")
+    delay = inner.duration("delay", 1.0)
+    longest = inner.duration("max_delay", max(900.0, delay))
+    if longest < delay:
+        inner.wrong("max_delay", "must not be shorter than delay")
     retry = Retry(
-        _count(inner, "count") if "count" in inner else 0,
+        _count(inner, "count"),
         Backoff(
             inner.word("backoff", _BACKOFFS, "exponential"),
-            inner.duration("delay", 1.0),
-            inner.duration("max_delay", 900.0),
+            delay,
+            longest,
             jitter=False,
         ),
         inner.flag("jitter", True),

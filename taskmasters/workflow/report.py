@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterator
 
 from task.status import Metric
+from taskmasters.cron.rules import instant_text
+from taskmasters.reload import RuleFile
+from taskmasters.workflow.definition import Workflow
 from taskmasters.workflow.taskmaster import WorkflowTaskmaster
 
 __all__ = ["WorkflowReport"]
@@ -16,8 +19,11 @@ _FATES = ("completed", "failed", "retried", "started", "repeated", "late", "unma
 class WorkflowReport:
     """A :class:`task.status.StatusSource`. Read from other threads."""
 
-    def __init__(self, taskmaster: WorkflowTaskmaster, settings: dict[str, object]) -> None:
+    def __init__(
+        self, taskmaster: WorkflowTaskmaster, file: RuleFile[list[Workflow]], settings: dict[str, object]
+    ) -> None:
         self._taskmaster = taskmaster
+        self._file = file
         self._settings = settings
         self._since = time.time()
 
@@ -28,6 +34,9 @@ class WorkflowReport:
         return {
             "app": "workflow",
             **self._settings,
+            "workflows": len(self._file.rules),
+            "rules_reloaded": self._file.reloads,
+            "rules_refused": self._file.trouble,
             "uptime_seconds": round(time.time() - self._since, 3),
             "received": sum(stats.received for stats in inboxes),
             "results": self._results(),
@@ -36,6 +45,10 @@ class WorkflowReport:
             "refused": master.relay.refused,
             "lease_lost": sum(stats.lease_lost for stats in inboxes),
             "bus_errors": sum(stats.bus_errors for stats in inboxes) + master.relay.failed,
+            "next": {
+                start: None if instant is None else instant_text(instant)
+                for start, instant in master.engine.upcoming().items()
+            },
             "trouble": master.trouble,
         }
 
@@ -61,6 +74,7 @@ class WorkflowReport:
         yield Metric("taskbus_tasks_made_total", "counter", "Tasks published.", master.relay.sent, label)
         errors = sum(stats.bus_errors for stats in inboxes) + master.relay.failed
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to publish or settle.", errors, label)
+        yield self._file.metric(label)
         yield Metric("taskbus_ready", "gauge", "1 while runs go on.", int(self.ready()[0]), label)
 
     def _results(self) -> dict[str, int]:

@@ -13,8 +13,10 @@ from bus import Consumer, Producer
 from task.errors import StateError
 from task.retry import Backoff
 from taskmasters.clock import Clock
+from taskmasters.cron.scheduler import Firing
 from taskmasters.store import Arrival, Fate, Inbox, Relay, Store
 from taskmasters.store.relay import Refused
+from taskmasters.workflow.book import Book
 from taskmasters.workflow.engine import WorkflowEngine
 
 __all__ = ["WorkflowTaskmaster"]
@@ -56,6 +58,7 @@ class WorkflowTaskmaster:
         self._trouble = ""
         self._failures = 0
         self._stopping = asyncio.Event()
+        self._next: Book | None = None
         self.relay = Relay(store, producer, clock, refused=self._refused)
         self.done = Inbox(done, producer, self._applying(engine.done), dead_topic=dead_topic(done.topic))
         self.inboxes = [self.done]
@@ -68,6 +71,10 @@ class WorkflowTaskmaster:
         """What keeps runs from going on; empty if nothing does."""
         troubles = [self._trouble, self.relay.trouble, *(inbox.trouble for inbox in self.inboxes)]
         return "; ".join(dict.fromkeys(trouble for trouble in troubles if trouble))
+
+    def use(self, book: Book) -> None:
+        """Have runs that begin from now on be of these workflows."""
+        self._next = book
 
     def stop(self) -> None:
         """Receive no more; what was received is applied, and what is due is sent."""
@@ -96,8 +103,12 @@ class WorkflowTaskmaster:
     async def _ticking(self) -> None:
         while not self._stopping.is_set():
             now = self._clock.now()
-            firings = self.engine.due(now)
+            firings: list[Firing] = []
             try:
+                if (book := self._next) is not None:
+                    await self._store.run(lambda tx, b=book, at=now: self.engine.open(tx, at, b))  # type: ignore[misc]
+                    self._next = None
+                firings = self.engine.due(now)
                 more = await self._store.run(lambda tx, f=firings, at=now: self.engine.tick(tx, f, at))  # type: ignore[misc]
                 await self._forget(now)
             except StateError as error:

@@ -7,7 +7,6 @@ same in a run of ten as in one of a hundred thousand.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from task.codec import encode_done
@@ -19,34 +18,46 @@ from taskmasters.workflow.definition import RUN, WORKFLOW, Node, On, Policy
 from taskmasters.workflow.making import Maker, RunResults
 from taskmasters.workflow.work import JobRow, NodeRow, NodeState, RunRow, RunState, Work, clean
 
-__all__ = ["Completed", "Walk"]
-
-#: Is told of a run, and the name of a node of it that completed; None is the run itself.
-Completed = Callable[[Work, RunRow, str | None], None]
+__all__ = ["Walk"]
 
 
 class Walk:
     """One run in one transaction."""
 
-    def __init__(self, work: Work, run: RunRow, completed: Completed, done_topic: str | None) -> None:
+    def __init__(self, work: Work, run: RunRow, done_topic: str | None) -> None:
         self._work = work
         self._run = run
         self._definition = work.workflow(run)
-        self._completed = completed
         self._done_topic = done_topic
         self._ended: deque[NodeRow] = deque()
         self._kept: set[str] | None = None
+        # What ended in the transaction in which this run begins is seen when it begins, and told afterwards.
+        self._counted: set[tuple[str, str, str]] = set()
 
     def begin(self) -> None:
         """Start what waits for nothing."""
         run, definition = self._run, self._definition
         run.state, run.started, run.open = RunState.IN_PROGRESS, self._work.now, len(definition.nodes)
         for node in definition.nodes.values():
-            self._work.add_node(run, node.name, len(node.depends_on))
+            self._work.add_node(run, node.name, node.waits)
         for node in definition.nodes.values():
-            if not node.depends_on and node.each is None:
+            if not node.waits and node.each is None:
                 self._start(node)
+            for workflow, job in node.outside:
+                other = self._work.sibling(run, workflow)
+                row = None if other is None else self._work.find_node(other.id, job)
+                if other is not None and row is not None and row.ended is not None:
+                    self._counted.add((node.name, workflow, job))
+                    self._met(node, row, self._work.workflow(other).node(job))
         self._settle()
+
+    def outside_ended(self, name: str, other: RunRow, row: NodeRow) -> None:
+        """A job of another workflow's run has ended that the node ``name`` waits for, if the run is of that kind."""
+        node = self._definition.nodes.get(name)
+        parent = (other.workflow, row.name)
+        if node is not None and parent in node.outside and (name, *parent) not in self._counted:
+            self._met(node, row, self._work.workflow(other).node(row.name))
+            self._settle()
 
     def job_ended(self, job: JobRow, ok: bool, msg: str) -> None:
         """A task has completed or failed for good."""
@@ -171,24 +182,26 @@ class Walk:
             self._run.error = clean(f"{row.name}: {row.error}")
             self._skip_rest()
         for name in definition.dependents(row.name):
-            child = definition.node(name)
-            waiting = self._row(name)
-            if waiting.state != NodeState.WAITING:
-                continue
-            met = _satisfied(child.on, row, node)
-            waiting.waits -= 1
-            waiting.met += met
-            if met and (child.any or waiting.waits == 0):
-                self._start(child)
-            elif (not met and not child.any) or waiting.waits == 0:
-                self._end(waiting, NodeState.SKIPPED)
+            self._met(definition.node(name), row, node)
         if not row.total:
             for name in definition.followers(row.name):
                 follower = self._row(name)
                 if follower.state in (NodeState.WAITING, NodeState.RUNNING):
                     self._end(follower, NodeState.COMPLETED if row.state == NodeState.COMPLETED else NodeState.SKIPPED)
-        if row.state == NodeState.COMPLETED:
-            self._completed(self._work, self._run, row.name)
+        self._work.ended.append((self._run, row))
+
+    def _met(self, child: Node, row: NodeRow, node: Node) -> None:
+        """The parent ``node`` of ``child`` has ended, as ``row`` says."""
+        waiting = self._row(child.name)
+        if waiting.state != NodeState.WAITING:
+            return
+        met = _satisfied(child.on, row, node)
+        waiting.waits -= 1
+        waiting.met += met
+        if met and (child.any or waiting.waits == 0):
+            self._start(child)
+        elif (not met and not child.any) or waiting.waits == 0:
+            self._end(waiting, NodeState.SKIPPED)
 
     def _skip_rest(self) -> None:
         """The run has failed: nothing more is started but what is there for failures."""
@@ -214,7 +227,7 @@ class Walk:
         if run.failing == Policy.COMPENSATE:
             run.failing, run.state, run.open = "compensating", RunState.COMPENSATING, len(undo)
             for node in undo.values():
-                self._work.add_node(run, node.name, len(node.depends_on))
+                self._work.add_node(run, node.name, node.waits)
             for node in list(undo.values())[:1]:
                 self._start(node)
             return True
@@ -233,7 +246,7 @@ class Walk:
             body = _done_task(run, self._definition.id)
             self._work.send(Outgoing(f"{run.id}.done", self._done_topic, body, self._work.now))
         if state is RunState.COMPLETED:
-            self._completed(self._work, run, None)
+            self._work.ended.append((run, None))
 
 
 def _satisfied(on: On, row: NodeRow, node: Node) -> bool:

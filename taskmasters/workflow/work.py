@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -193,17 +194,23 @@ class Work:
         self._new_definitions: dict[str, Workflow] = {}
         #: Workflows of which a run was created or has ended: more may begin.
         self.to_admit: set[str] = set()
+        #: Nodes that ended, and runs that completed (None): other workflows may wait for them.
+        self.ended: deque[tuple[RunRow, NodeRow | None]] = deque()
 
     def workflow(self, run: RunRow) -> Workflow:
         """What ``run`` keeps to: the workflow as it was when it began."""
-        known = self.book.by_hash(run.definition)
+        return self.definition(run.definition)
+
+    def definition(self, hash: str) -> Workflow:
+        """The workflow of exactly that content."""
+        known = self.book.by_hash(hash)
         if known is not None:
             return known
-        stored = self.tx.execute(select(tables.definitions.c.body).where(tables.definitions.c.id == run.definition))
+        stored = self.tx.execute(select(tables.definitions.c.body).where(tables.definitions.c.id == hash))
         try:
-            return self.book.remember(run.definition, stored.scalar_one())
+            return self.book.remember(hash, stored.scalar_one())
         except SettingsError as error:
-            raise StateError(f"run {run.id} began with a workflow this taskbus cannot read: {error}") from error
+            raise StateError(f"a run began with a workflow this taskbus cannot read: {error}") from error
 
     # Runs
 

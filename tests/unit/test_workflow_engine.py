@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from task.retry import Backoff
 from task.task import Task
 from taskmasters.store import outbox
+from taskmasters.store.inbox import Arrival
 from taskmasters.store.relay import Refused
+from taskmasters.workflow import tables
 from taskmasters.workflow.definition import Retry
+from taskmasters.workflow.looking import show_run
 from tests.flows import START, Flow
 
 #: Requests are broken into steps, steps into jobs: side by side in a step, one step after the other.
@@ -594,6 +598,90 @@ def test_workflows_after_others(tmp_path: Path) -> None:
     assert [run["workflow"] for run in flow.runs()].count("first") == 2
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["its run began before", "its run begins after"])
+def test_jobs_of_other_workflows(tmp_path: Path, state_url: str, late: bool) -> None:
+    """A job waits for jobs of another workflow's run with the same key, whichever of the runs begins first."""
+    flow = Flow(
+        tmp_path,
+        {
+            "visits": '[[job]]\ntype = "v"\n[[job]]\ntype = "v2"\n[[job]]\ntype = "v3"\ndepends_on = "v2"',
+            "report": """
+                [[job]]
+                type = "prepare"
+                [[job]]
+                type = "report"
+                depends_on = ["prepare", "visits.v"]
+                [[job]]
+                type = "either"
+                depends_on = ["visits.v", "visits.v2"]
+                when = "any"
+                [[job]]
+                type = "sorry"
+                depends_on = "visits.v2"
+                on = "failed"
+                [[job]]
+                type = "skipped"
+                depends_on = "visits.v3"
+                """,
+        },
+        state_url,
+    )
+    if not late:
+        flow.request("report", id="k")
+        flow.done(*flow.sent())
+    flow.request("visits", id="other")
+    flow.done(*flow.sent())
+    assert flow.values() == ["v3"], "the run of another key is waited for by nobody"
+    flow.request("visits", id="k")
+    v, v2 = flow.sent()
+    flow.done(v)
+    flow.done(v2, result="error", msg="no")
+    if late:
+        flow.request("report", id="k")
+        flow.done(*[task for task in flow.sent() if task.type == "prepare"])
+    flow.finish()
+    assert sorted(task.type for task in flow.all if task.meta["workflow"] == "report") == [
+        "either",
+        "prepare",
+        "report",
+        "sorry",
+    ]
+    flow.done(*flow.all)
+    (report,) = flow.runs("report")
+    assert report["state"] == "Completed"
+    flow.store.close()
+
+
+def test_what_ends_while_another_run_begins_counts_once(tmp_path: Path) -> None:
+    """Both runs begin in one transaction, and a job of the one that has no tasks ends at once."""
+    flow = Flow(
+        tmp_path,
+        {
+            "a": '[[job]]\ntype = "none"\nfor_each = "{meta:nothing}"\n',
+            "b": '[[job]]\ntype = "x"\n[[job]]\ntype = "y"\ndepends_on = ["a.none", "x"]\n',
+        },
+    )
+    arrivals = [Arrival(Task(name, id="k", meta={"nothing": ""}), "k") for name in "ab"]
+    assert [fate.name for fate in flow.call(lambda tx: flow.engine.requests(tx, arrivals, flow.now))] == ["started"] * 2
+    assert flow.values() == ["x"]
+    (run,) = flow.runs("b")
+    jobs = flow.call(lambda tx: show_run(tx, run["run"]))["jobs"]
+    assert {job["job"]: job["state"] for job in jobs} == {"x": "running", "y": "waiting"}
+
+
+def test_a_run_of_an_older_file_still_gets_what_it_waits_for(tmp_path: Path) -> None:
+    """What a run waits for is known after a restart though its file says something else now."""
+    files = {"a": '[[job]]\ntype = "x"\n', "b": '[[job]]\ntype = "y"\ndepends_on = "a.x"\n'}
+    flow = Flow(tmp_path, files, str(tmp_path / "s.db"))
+    flow.request("b", id="k")
+    (flow.folder / "b.toml").write_text('[[job]]\ntype = "z"\n')
+    flow.restart()
+    flow.request("a", id="k")
+    assert flow.finish() == ["x", "y"]
+    assert {run["state"] for run in flow.runs()} == {"Completed"}
+    flow.store.close()
+
+
 def test_a_workflow_in_a_workflow(tmp_path: Path) -> None:
     """A job that is a request for another workflow completes when that run ends."""
     flow = Flow(
@@ -619,6 +707,27 @@ def test_a_workflow_in_a_workflow(tmp_path: Path) -> None:
     assert flow.done(end) == ["completed"]
     assert flow.finish() == ["b"]
     assert {run["state"] for run in flow.runs()} == {"Completed"}
+
+
+def test_a_workflow_in_a_workflow_is_tried_again(tmp_path: Path) -> None:
+    """Its next attempt is a run of its own, whose end is that of the attempt."""
+    flow = Flow(
+        tmp_path,
+        {
+            "outer": '[[job]]\ntype = "inner"\ntopic = "requests"\nretry = { count = 1, delay = 0 }',
+            "inner": '[[job]]\ntype = "a"',
+        },
+    )
+    flow.request("outer")
+    (request,) = flow.sent()
+    flow.request("inner", request.id or "", **request.meta)
+    flow.finish("a")
+    assert flow.done(flow.ends[0], result="error") == ["retried"]
+    (again,) = flow.sent()
+    assert flow.request("inner", again.id or "", **again.meta) == "started"
+    flow.finish()
+    assert flow.done(flow.ends[1]) == ["completed"]
+    assert [run["state"] for run in flow.runs("inner")] == ["Failed", "Completed"]
 
 
 def test_cancel(tmp_path: Path) -> None:
@@ -653,6 +762,11 @@ def test_runs_that_ended_are_forgotten_in_time(tmp_path: Path) -> None:
     assert flow.call(lambda tx: flow.engine.forget(tx, START + 500)) == 1
     flow.finish()
     assert [run["state"] for run in flow.runs()] == ["Completed"]
+    assert flow.call(lambda tx: tx.execute(select(func.count()).select_from(tables.definitions)).scalar()) == 1
+    flow.now += 1000
+    assert flow.call(lambda tx: flow.engine.forget(tx, flow.now)) == 1
+    left = [select(func.count()).select_from(table) for table in tables.TABLES.tables]
+    assert flow.call(lambda tx: [tx.execute(count).scalar() for count in left]) == [0] * len(left)
 
 
 def test_a_run_keeps_to_the_file_it_began_with(tmp_path: Path) -> None:
