@@ -89,10 +89,15 @@ class Watched:
         seen: set[str] = set()
         markers: set[str] = set()
         for entry in entries:
-            if self.rule.is_marker(entry.path):
-                markers.add(folder_of(entry.path))
+            path, version = entry.path, entry.version
+            if self.known.get(path) == version and path not in self.gone and path not in self.settling:
+                # Nearly all, nearly always: the rule need not be asked.
+                seen.add(path)
+                continue
+            if self.rule.is_marker(path):
+                markers.add(folder_of(path))
             if self.rule.wants(entry, now):
-                seen.add(entry.path)
+                seen.add(path)
                 self._see(entry, began, now, complete)
         if complete:
             self._looks += 1
