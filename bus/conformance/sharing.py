@@ -146,6 +146,16 @@ class SharingTests:
         await bench.drain(late, bodies(5, start=5))
         await bench.drain(group, bodies(10))
 
+    @case("broadcast", lacks=["finite"])
+    async def test_broadcasts_of_new_topics_begin_together(self, bench: Bench) -> None:
+        """Listeners to several topics that nobody used before, joining at once, hear what is published after that."""
+        topics = [bench.name() for _ in range(3)]
+        listeners = await asyncio.gather(*(bench.consumer(None, topic) for topic in topics))
+        for topic in topics:
+            await bench.publish(*bodies(5), topic=topic)
+        for listener in listeners:
+            await bench.drain(listener, bodies(5))
+
     @case("broadcast", "retained", lacks=["finite"])
     async def test_a_broadcast_uses_nothing_up(self, bench: Bench) -> None:
         """What only broadcast consumers have received is still there for the first group."""

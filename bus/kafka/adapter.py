@@ -7,8 +7,6 @@ import dataclasses
 import uuid
 from typing import Any
 
-from confluent_kafka import TopicPartition
-
 from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusError, BusURLError, ClosedError
@@ -98,10 +96,7 @@ class KafkaBus(Bus):
         await self._store.ensure(topic, group)
         epoch = starts = None
         if group is None:
-            starts = [
-                TopicPartition(extent.topic, extent.partition, extent.end)
-                for extent in await self._store.extents(topic, None)
-            ]
+            starts = await self._store.ends(topic)
         else:
             epoch = await self._store.epoch(topic)
         given = self._reading(group)

@@ -221,6 +221,20 @@ class Store:
         """What ``group`` has before it, in the topic and its retry topic; without one what is stored of the topic."""
         return await self.run(lambda: self._extents(topic, group), f"looking at {topic}", topic)
 
+    async def ends(self, topic: str) -> list[TopicPartition]:
+        """Behind the last message of every partition of a topic that is there.
+
+        A topic that was just made is not known to every server at once, and none of its partitions may be missing.
+        Raises UnreachableError if it does not become known.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SETTLING
+        while not (found := await self.extents(topic, None)):
+            if loop.time() > until:
+                raise UnreachableError(f"kafka at {self.where} does not know the topic {topic} yet", topic=topic)
+            await asyncio.sleep(0.05)
+        return [TopicPartition(extent.topic, extent.partition, extent.end) for extent in found]
+
     def _extents(self, topic: str, group: str | None) -> list[Extent]:
         client = self._client()
         timeout = self._options.timeout

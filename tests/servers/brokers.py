@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.servers.kafka import KafkaServer
 from tests.servers.nats import NatsServer
 from tests.servers.nsq import Lookupd, Nsqd
 from tests.servers.process import free_port
@@ -111,6 +112,12 @@ def _nsq(folder: Path) -> tuple[str, list[int]]:
     return nsqd.url(max_lease="2h"), [*(lookup.pid for lookup in lookups), nsqd.pid]
 
 
+def _kafka(folder: Path) -> tuple[str, list[int]]:
+    server = KafkaServer(folder, port=free_port(9092))
+    server.start()
+    return server.url, [server.pid]
+
+
 def _pubsub(folder: Path) -> tuple[str, list[int]]:
     emulator = PubsubEmulator(folder, port=free_port(8085))
     emulator.start()
@@ -119,6 +126,7 @@ def _pubsub(folder: Path) -> tuple[str, list[int]]:
 
 #: How each is started: the folder for its data → its URL, and its processes.
 BROKERS: dict[str, Callable[[Path], tuple[str, list[int]]]] = {
+    "kafka": _kafka,
     "nats": _nats,
     "nsq": _nsq,
     "pubsub": _pubsub,

@@ -6,25 +6,21 @@ Needs Java 17 and Maven, and confluent-kafka to see when the broker answers.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.servers import need_servers
+from tests.servers import missing, need_servers
+from tests.servers.process import CACHE, ServerProcess, free_port
 
 __all__ = ["VERSION", "KafkaCluster", "KafkaServer", "jars"]
 
 VERSION = "4.3.1"
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskbus" / "brokers" / f"kafka-{VERSION}"
+_CACHE = CACHE / f"kafka-{VERSION}"
 _LOGGER = "1.7.36"
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -44,8 +40,6 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 #: 16 bytes in URL-safe base64.
 _CLUSTER = "dGFza2J1cy1rYWZrYS0xMQ"
 _JAVA = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-#: Seconds until a broker must answer.
-_PATIENCE = 60.0
 #: Small, quick to start, and quick to see that a consumer is dead.
 _PROPERTIES = {
     "process.roles": "broker,controller",
@@ -77,7 +71,7 @@ def jars() -> Path:
     if not trouble and shutil.which("java") is None:
         trouble = "java is not installed"
     if trouble:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka: {trouble}")
+        missing(f"no Kafka: {trouble}")
     return _CACHE / "jars"
 
 
@@ -98,19 +92,15 @@ def _fetch() -> str:
     return ""
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class KafkaServer:
+class KafkaServer(ServerProcess):
     """One broker that is its own controller; data and ports outlast restarts.
 
     ``listeners`` are more listeners by name with their protocol, as in ``{"LOGIN": "SASL_PLAINTEXT"}``; each gets a
     port of its own in :attr:`ports`. ``properties`` are the broker's, over the defaults. ``scram`` are arguments of
     ``--add-scram`` of Kafka's StorageTool.
     """
+
+    patience = 60.0
 
     def __init__(
         self,
@@ -126,15 +116,14 @@ class KafkaServer:
         replicas: int = 1,
     ) -> None:
         need_servers()
-        self.folder = folder / f"kafka-{node}"
-        self.folder.mkdir(exist_ok=True)
-        self.port = port or _free_port()
-        self.controller = controller or _free_port()
-        self.ports = {name: _free_port() for name in listeners or {}}
+        own = folder / f"kafka-{node}"
+        own.mkdir(exist_ok=True)
+        super().__init__(own, "kafka")
+        self.port = port or free_port()
+        self.controller = controller or free_port()
+        self.ports = {name: free_port() for name in listeners or {}}
         self._protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"} | dict(listeners or {})
         self._scram = scram
-        self._log = self.folder / "log"
-        self._process: subprocess.Popen[bytes] | None = None
         shown = {"PLAINTEXT": self.port} | self.ports
         addresses = ",".join(f"{name}://127.0.0.1:{port}" for name, port in shown.items())
         copies = {
@@ -165,13 +154,8 @@ class KafkaServer:
         """The bus URL."""
         return f"kafka://{self.address}"
 
-    def start(self) -> None:
-        """Start, and return when it answers."""
-        self.launch()
-        self.wait()
-
-    def launch(self) -> None:
-        """Start, and return at once."""
+    def command(self) -> Sequence[str | Path]:
+        """See :class:`ServerProcess`. Formats the storage of a new one."""
         path = self.folder / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in self._properties.items()))
         java = ["java", *_JAVA, "-cp", f"{jars()}/*"]
@@ -179,50 +163,15 @@ class KafkaServer:
             scram = [part for user in self._scram for part in ("--add-scram", user)]
             format_ = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(path), *scram]
             subprocess.run([*java, *format_], check=True, capture_output=True, timeout=60)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*java, "kafka.Kafka", str(path)], stdout=log, stderr=log)
+        return [*java, "kafka.Kafka", str(path)]
 
-    def wait(self) -> None:
-        """Return when a client is answered."""
-        deadline = time.monotonic() + _PATIENCE
+    def answers(self) -> bool:
+        """See :class:`ServerProcess`."""
         client = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 100})
-        while not _answers(client, int(self._properties["node.id"])):
-            text = self._log.read_text()[-2000:]
-            if self._process is None or self._process.poll() is not None:
-                raise AssertionError(f"Kafka ended: {text}")
-            if time.monotonic() > deadline:
-                self.end(signal.SIGKILL)
-                raise AssertionError(f"Kafka does not answer: {text}")
-            time.sleep(0.02)
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it, if it runs, and wait until it has."""
-        if self._process is not None:
-            self._process.send_signal(how)
-            try:
-                self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(20)
-            self._process = None
-
-    def stop(self) -> None:
-        """End cleanly."""
-        self.end()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """End cleanly and start again."""
-        self.stop()
-        self.start()
-
-    def kill_and_start(self) -> None:
-        """SIGKILL and start again."""
-        self.kill()
-        self.start()
+        try:
+            return int(self._properties["node.id"]) in client.list_topics(timeout=1).brokers
+        except KafkaException:
+            return False
 
 
 class KafkaCluster:
@@ -230,7 +179,7 @@ class KafkaCluster:
 
     def __init__(self, folder: Path, nodes: int = 3, *, properties: Mapping[str, str] | None = None) -> None:
         need_servers()
-        controllers = {node: _free_port() for node in range(1, nodes + 1)}
+        controllers = {node: free_port() for node in range(1, nodes + 1)}
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in controllers.items())
         more = {"default.replication.factor": str(nodes), "min.insync.replicas": str(nodes - 1), **(properties or {})}
         self.servers = [
@@ -254,10 +203,3 @@ class KafkaCluster:
         """End all. Cleanly would need a quorum to the last."""
         for server in self.servers:
             server.kill()
-
-
-def _answers(client: AdminClient, node: int) -> bool:
-    try:
-        return node in client.list_topics(timeout=0.5).brokers
-    except KafkaException:
-        return False
