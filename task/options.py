@@ -55,6 +55,9 @@ class WorkerOptions(AppOptions):
     )
     retry_max_delay: float = duration(900.0, "Longest delay between retries.")
     max_attempts: int = count(20, "Deliveries without an end after which a task is dead-lettered.", least=1)
+    stall_after: float = duration(
+        60.0, "Reconnect when tasks are ready and none has come for this long; 0 for never. On buses that tell depth."
+    )
     lifetime: int | None = count(None, "End after this many tasks.", least=1)
     drain: bool = setting(False, "End when the topic is empty and everything is settled.")
     ack: str = choice("on-done", ("on-done", "on-receipt"), "When a task is acknowledged; on-receipt may lose it.")

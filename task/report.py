@@ -48,6 +48,7 @@ class Report:
             ],
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors,
+            "stalls": stats.stalls,
             "bus": {"ok": app.bus_health.ok, "detail": app.bus_health.detail},
         }
 
@@ -79,6 +80,7 @@ class Report:
         yield Metric("taskbus_tasks_released_total", "counter", "Tasks handed back.", results["released"], label)
         yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
+        yield Metric("taskbus_stalls_total", "counter", "Reconnections as none came.", stats.stalls, label)
         running = len(app.launcher.running()) if app.launcher else 0
         yield Metric("taskbus_tasks_in_progress", "gauge", "Tasks being done now.", running, label)
         yield Metric("taskbus_task_seconds_sum", "summary", "Seconds user code ran.", stats.seconds, label)

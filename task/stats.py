@@ -25,6 +25,8 @@ class Stats:
         self.bus_errors = 0
         #: Tasks that a shutdown cut short; they were handed back.
         self.interrupted = 0
+        #: Times the worker reconnected because tasks were ready and none came.
+        self.stalls = 0
         self.last_received: float | None = None
 
     @property

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal, cast
 
-from bus import Bus, BusURL, Consumer, Depth, Health, check_group, check_topic, connect, dead_topic, parse_url
+from bus import BusURL, Consumer, Depth, Health, Producer, check_group, check_topic, dead_topic, parse_url
+from task.connection import Connection
 from task.errors import SettingsError
 from task.exits import Exit
 from task.launcher import Launcher
@@ -22,6 +22,7 @@ from task.recorder import open_recorder
 from task.retry import Backoff
 from task.stats import Stats
 from task.verdict import Judge
+from task.watchdog import Watchdog
 from task.worker import Launch, worker_type
 
 __all__ = ["WorkerApp", "endpoint"]
@@ -127,17 +128,18 @@ class WorkerApp:
         kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
         backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
         self.launcher = launcher = Launcher(self._launch, options)
-        async with contextlib.AsyncExitStack() as stack:
-            source = await stack.enter_async_context(connect(self.source))
-            target = source if self.target == self.source else await stack.enter_async_context(connect(self.target))
-            # Closed in the opposite order: what is unsettled is handed back before the output goes.
-            producer = await stack.enter_async_context(await target.producer())
-            self.consumer = await stack.enter_async_context(await source.consumer(self.topic, self.group))
+        async with Connection(self.source, self.target, self.topic, self.group) as connection:
+            self.consumer = connection.consumer
             opened()
+
+            async def reopen() -> tuple[Consumer, Producer]:
+                await connection.reopen()
+                self.consumer = connection.consumer
+                return connection.consumer, connection.producer
+
             recorder = None
             if self.consumer.epoch is not None:
                 recorder = open_recorder(str(self.source), self.topic, self.group, self.consumer.epoch)
-            atomic = target is source and source.capabilities.atomic_finish
             judge = Judge(
                 topic=self.topic,
                 group=self.group,
@@ -146,7 +148,7 @@ class WorkerApp:
                 retries=options.retries,
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
-                identify=not atomic and target.capabilities.dedupe is not None,
+                identify=not connection.atomic and connection.target.capabilities.dedupe is not None,
                 at_most_once=options.ack == "on-receipt",
             )
             self.receiver = Receiver(
@@ -155,12 +157,14 @@ class WorkerApp:
                 judge,
                 launcher,
                 self.stats,
-                self.consumer,
-                producer,
-                source.capabilities,
-                atomic=atomic,
+                connection.consumer,
+                connection.producer,
+                connection.source.capabilities,
+                atomic=connection.atomic,
                 recorder=recorder,
-                depth=self._depth_of(source),
+                depth=self._depth_of(connection),
+                watchdog=self._watchdog(connection),
+                reopen=reopen,
             )
             _log.info(
                 "working",
@@ -173,7 +177,7 @@ class WorkerApp:
                     "out": str(self.target),
                 },
             )
-            watch = asyncio.create_task(self._watch(source))
+            watch = asyncio.create_task(self._watch(connection))
             try:
                 await self.receiver.run()
             finally:
@@ -182,17 +186,25 @@ class WorkerApp:
                     recorder.close(forget=not self.receiver.held)
             return self._summary()
 
-    def _depth_of(self, source: Bus) -> Callable[[], asyncio.Future[Depth]] | None:
+    def _depth_of(self, connection: Connection) -> Callable[[], Awaitable[Depth]] | None:
+        source = connection.source
         if not self.options.drain or source.capabilities.finite:
             return None
         if not source.capabilities.depth:
             raise SettingsError(f"--drain needs a bus that can tell its depth, and {source.url.scheme}: cannot")
-        return lambda: asyncio.ensure_future(source.depth(self.topic, self.group))
+        return connection.depth
 
-    async def _watch(self, source: Bus) -> None:
+    def _watchdog(self, connection: Connection) -> Watchdog | None:
+        able, after = connection.source.capabilities, self.options.stall_after
+        # Where messages are assigned ahead, what is ready may well be somebody else's to take.
+        if not after or not able.depth or able.partitioned or able.finite:
+            return None
+        return Watchdog(after, self.stats, connection.depth)
+
+    async def _watch(self, connection: Connection) -> None:
         """Keep the health shown on the status page fresh."""
         while True:
-            self.bus_health = await source.health()
+            self.bus_health = await connection.source.health()
             await asyncio.sleep(_HEALTH_TICK)
 
     def _summary(self) -> Exit:
