@@ -38,6 +38,9 @@ class WorkerOptions(AppOptions):
     )
     done_topic: str = setting("done", "Topic for done tasks; - for none.", metavar="NAME")
     dead_topic: str | None = setting(None, "Topic for dead letters; by default TOPIC.dead.", metavar="NAME")
+    processes: int = count(
+        1, "Worker processes on this machine, kept alive by a parent; each does tasks as one alone.", least=1
+    )
     max_in_progress: int = count(1, "Tasks done at the same time by this instance.", least=1)
     prefetch: int | None = count(None, "Tasks to hold beyond those in progress; by default measured.")
     isolation: str = choice(

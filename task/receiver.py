@@ -98,6 +98,12 @@ class Receiver:
         """Deliveries received and not yet settled."""
         return len(self._held)
 
+    @property
+    def spent(self) -> bool:
+        """Whether it has done as many tasks as its lifetime is long."""
+        lifetime = self._options.lifetime
+        return lifetime is not None and self._begun >= lifetime
+
     def stop(self) -> None:
         """Receive no more, let running tasks end within the kill time, hand back the rest. A second call hastens."""
         if self._stop.is_set():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["Stats"]
 
@@ -34,3 +36,19 @@ class Stats:
         """Tasks that came to an end."""
         results = self.results
         return results["complete"] + results["error"] + results["alert"] + results["warn"]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What can be added up, as JSON has it."""
+        return {"results": dict(self.results), **{name: getattr(self, name) for name in _SUMS}}
+
+    def plus(self, snapshot: Mapping[str, Any]) -> Stats:
+        """These counters and those of ``snapshot`` together, as new ones since the same time."""
+        sum = Stats()
+        sum.since = self.since
+        sum.results = self.results + Counter(snapshot["results"])
+        for name in _SUMS:
+            setattr(sum, name, getattr(self, name) + snapshot[name])
+        return sum
+
+
+_SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls")
