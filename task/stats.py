@@ -43,12 +43,12 @@ class Stats:
 
     def plus(self, snapshot: Mapping[str, Any]) -> Stats:
         """These counters and those of ``snapshot`` together, as new ones since the same time."""
-        sum = Stats()
-        sum.since = self.since
-        sum.results = self.results + Counter(snapshot["results"])
+        total = Stats()
+        total.since = self.since
+        total.results = self.results + Counter(snapshot["results"])
         for name in _SUMS:
-            setattr(sum, name, getattr(self, name) + snapshot[name])
-        return sum
+            setattr(total, name, getattr(self, name) + snapshot[name])
+        return total
 
 
 _SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls")

@@ -30,8 +30,7 @@ def this_program() -> list[str]:
     Raises:
         SettingsError: if the program is not one that can be started again.
     """
-    main = sys.modules["__main__"]
-    if getattr(main, "__file__", None) is None and main.__spec__ is None and sys.argv[:1] != ["-c"]:
+    if sys.orig_argv[1:] == [] or sys.modules["__main__"].__dict__.get("__file__") == "<stdin>":
         raise SettingsError(
             "--processes starts this program again, so it must be a file or module, not read from standard input"
         )

@@ -39,9 +39,10 @@ _own: Place | None = None
 class Place:
     """One of the processes of a parent. ``number`` counts from 1."""
 
-    def __init__(self, number: int, connection: socket.socket) -> None:
+    def __init__(self, number: int, fd: int) -> None:
         self.number = number
-        self._connection = connection
+        #: The socket, open for as long as the process lives.
+        self._fd = fd
         self._app: WorkerApp | None = None
         self._orders = 0
         self._orphaned = False
@@ -55,7 +56,7 @@ class Place:
     async def reporting(self, app: WorkerApp) -> AsyncIterator[None]:
         """Obey and report while the block runs ``app``; at its end say why it ended, unless by an exception."""
         self._app, self._orders = app, 0
-        reader, writer = await asyncio.open_connection(sock=self._connection.dup())
+        reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=os.dup(self._fd)))
         tasks = [asyncio.create_task(self._obey(reader, app)), asyncio.create_task(_report(writer, app))]
         ended = None
         try:
@@ -65,7 +66,8 @@ class Place:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            _write(writer, {**_report_of(app), "ended": ended})
+            if not writer.is_closing():
+                _write(writer, {**_report_of(app), "ended": ended})
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_LAST):
                     await writer.drain()
@@ -90,10 +92,9 @@ def own_place() -> Place | None:
     given = os.environ.pop(VARIABLE, None)
     if given is not None and _own is None:
         fd, number, parent = map(int, given.split(":"))
-        # Inherited by mistake, from a child that started this program before it came to its worker.
-        if parent == os.getppid() and _is_socket(fd):
+        if _is_given(fd, parent):
             os.set_inheritable(fd, False)
-            _own = Place(number, socket.socket(fileno=fd))
+            _own = Place(number, fd)
     return _own
 
 
@@ -102,10 +103,19 @@ def told_by(connection: socket.socket, number: int) -> dict[str, str]:
     return {**os.environ, VARIABLE: f"{connection.fileno()}:{number}:{os.getpid()}"}
 
 
-def _is_socket(fd: int) -> bool:
+def _is_given(fd: int, parent: int) -> bool:
+    """Whether a parent has given this socket to us, and not to a process that we have the variable from.
+
+    A parent that has died is no longer ours. Then its end of the socket is closed, and we stop as soon as we listen.
+    """
     try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+        if parent == os.getppid():
+            return True
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:  # not open, or nothing to read from somebody who lives
         return False
 
 
@@ -120,7 +130,7 @@ async def _report(writer: asyncio.StreamWriter, app: WorkerApp) -> None:
     while True:
         report = _report_of(app)
         # A parent that does not read (it is stopped, or the machine is very busy) gets the next one.
-        if not writer.transport.get_write_buffer_size():
+        if not writer.is_closing() and not writer.transport.get_write_buffer_size():
             _write(writer, report)
         if report["ready"][0]:
             tick = _TICK
