@@ -134,8 +134,8 @@ def _fields(record: logging.LogRecord, tracebacks: bool) -> Iterator[tuple[str, 
         yield "process", _process
     for key, value in vars(record).items():
         if key not in _STANDARD and value is not None:
-            # ``process`` cannot be given as extra, because a record has one of its own; ``process_`` can.
-            yield key.removesuffix("_"), value
+            # A record has a ``process`` of its own, so that it cannot be given as extra.
+            yield "process" if key == "process_" else key, value
     problem = record.exc_info[1] if record.exc_info else None
     if problem is not None:
         yield "exception", f"{type(problem).__name__}: {problem}".removesuffix(": ")

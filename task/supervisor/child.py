@@ -107,7 +107,7 @@ class Child:
                 self._socket = None
                 self.kill()
                 listen.cancel()
-                await asyncio.gather(listen, return_exceptions=True)
+                await asyncio.gather(listen, process.wait(), return_exceptions=True)
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()

@@ -146,7 +146,7 @@ class Supervisor:
                 continue
             if not self._stops:
                 text = "the new process did not become ready; the others are left as they are"
-                _log.error(text, extra=_about(slot, "restart-failed"))
+                _log.error(text, extra={"event": "restart-failed", **_about(slot)})
 
     async def _replace(self, slot: Slot) -> bool:
         """Whether ``slot`` has a new process that is ready, or needs none."""
@@ -159,8 +159,10 @@ class Supervisor:
         await self._until(lambda: slot.finished or slot.child not in (None, old))
         killer.cancel()
         new = slot.child
-        await self._until(lambda: slot.child is not new or (new is not None and new.was_ready))
-        return slot.finished or (new is not None and new.was_ready)
+        if slot.finished or new is None:
+            return slot.finished
+        await self._until(lambda: slot.child is not new or new.was_ready)
+        return new.was_ready or slot.finished
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for this, or until there is no more to wait for."""
@@ -181,7 +183,7 @@ class Supervisor:
             try:
                 code = await child.run(self._command)
             except OSError as error:
-                _log.error("a process cannot be started: %s", error, extra=_about(slot, "process-failed"))
+                _log.error("a process cannot be started: %s", error, extra={"event": "process-failed", **_about(slot)})
                 code = Exit.FAILED
             slot.was_ready = slot.was_ready or child.was_ready
             slot.last = how_it_ended(code)
@@ -191,12 +193,17 @@ class Supervisor:
                 slot.code = _code_of(child, code)
             elif code == Exit.OK and child.ended == "input":
                 slot.finished = True
-                _log.info("a process has come to the end of the input", extra=_about(slot, "process-finished", child))
+                _log.info(
+                    "a process has come to the end of the input",
+                    extra={"event": "process-finished", **_about(slot, child)},
+                )
                 self._changed()
                 return
             elif self._is_fatal(slot, child, code):
                 self._fatal = Exit(code) if code in (Exit.USAGE, Exit.BUS) else Exit.FAILED
-                _log.error("a process %s; stopping", slot.last, extra=_about(slot, "process-failed", child))
+                _log.error(
+                    "a process %s; stopping", slot.last, extra={"event": "process-failed", **_about(slot, child)}
+                )
                 if child.report is None and code == Exit.OK:
                     _log.error("started again, this program does not come to its worker")
                 self.stop()
@@ -216,14 +223,16 @@ class Supervisor:
         wanted = child.stopping or (code == Exit.OK and child.ended in ("lifetime", "stopped"))
         if wanted:
             slot.failures = 0
-            _log.info("a process %s and is replaced", slot.last, extra=_about(slot, "process-ended", child))
+            _log.info(
+                "a process %s and is replaced", slot.last, extra={"event": "process-ended", **_about(slot, child)}
+            )
             return
         slot.failures = 1 if monotonic() - child.began >= _STEADY else slot.failures + 1
         delay = self._backoff.delay(slot.failures)
         _log.warning(
             "a process %s and is started again",
             slot.last,
-            extra={**_about(slot, "process-ended", child), "seconds": round(delay, 2)},
+            extra={"event": "process-ended", **_about(slot, child), "seconds": round(delay, 2)},
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
@@ -238,6 +247,6 @@ def _code_of(child: Child, code: int) -> Exit:
     return Exit(code) if code in Exit._value2member_map_ else Exit.FAILED
 
 
-def _about(slot: Slot, event: str, child: Child | None = None) -> dict[str, object]:
+def _about(slot: Slot, child: Child | None = None) -> dict[str, object]:
     child = child or slot.child
-    return {"event": event, "process_": slot.number, "pid": child.pid if child else None}
+    return {"process_": slot.number, "pid": child.pid if child else None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -11,17 +12,23 @@ from typing import Any
 
 import pytest
 
+from task import Context, Outcome, Worker, complete
 from task.exits import Exit
+from task.options import WorkerOptions
+from task.report import Report
 from task.retry import Backoff
 from task.stats import Stats
 from task.supervisor import child as child_module
 from task.supervisor import place as place_module
 from task.supervisor import supervisor as supervisor_module
 from task.supervisor.child import Child, how_it_ended
+from task.supervisor.overview import Overview
 from task.supervisor.place import VARIABLE, own_place, told_by
 from task.supervisor.supervisor import Supervisor
+from task.worker_app import WorkerApp
 from tests.helpers import await_until, is_running
 
+DOCS = Path(__file__).parents[2] / "docs"
 #: What a child reports, in a program that is none of ours.
 SPEAK = """
 import json, os, signal, socket, sys, time
@@ -62,18 +69,18 @@ async def stopped(supervisor: Supervisor, until: Any) -> Exit:
         return await work
 
 
-def test_failures_in_a_row_are_counted() -> None:
-    """So that each pause is longer than the one before."""
+def test_failures_in_a_row_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """So that each pause is longer than the one before; each is in the log."""
 
     async def scenario() -> None:
         delays = Delays()
         supervisor = Supervisor(program("raise SystemExit(7)"), 1, 1.0, backoff=delays)
         await stopped(supervisor, lambda: len(delays.asked) >= 4)
         assert delays.asked[:4] == [1, 2, 3, 4]
-        assert supervisor.slots[0].last == "ended with exit code 7"
         assert supervisor.slots[0].restarts >= 4
 
     asyncio.run(scenario())
+    assert caplog.text.count("a process ended with exit code 7 and is started again") >= 4
 
 
 def test_a_process_that_lived_starts_the_count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +176,10 @@ def test_a_second_request_to_restart_is_not_forgotten() -> None:
         supervisor = Supervisor(program(text), 2, 5.0)
         work = asyncio.create_task(supervisor.run())
         await await_until(lambda: supervisor.ready == 2)
-        for _ in range(3):
-            supervisor.roll()
+        supervisor.roll()
+        await await_until(lambda: supervisor.slots[0].restarts)
+        supervisor.roll()
+        supervisor.roll()
         await await_until(lambda: [slot.restarts for slot in supervisor.slots] == [2, 2] and supervisor.ready == 2)
         supervisor.stop()
         supervisor.roll()
@@ -194,11 +203,9 @@ def test_what_ended_processes_counted_is_kept() -> None:
 
 
 def test_finished_processes_are_not_restarted() -> None:
-    """Neither by themselves nor on request; when all have finished, it ends by itself."""
+    """Neither by themselves nor on request, which the others are."""
     text = SPEAK + (
-        "tell(True)\n"
-        "if number == 2: parent.recv(5)\n"
-        "tell(False, ended='input' if number == 1 or os.path.exists('again') else 'stopped')\n"
+        "tell(True)\nif number == 2: parent.recv(5)\ntell(False, ended='input' if number == 1 else 'stopped')\n"
     )
 
     async def scenario() -> None:
@@ -308,6 +315,42 @@ def test_a_place_that_is_somebody_elses(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.setenv(VARIABLE, told_by(theirs, 1)[VARIABLE])
         ours.close()
         assert own_place() is not None
+
+
+class Hello(Worker):
+    type = "hello"
+
+    def do_task(self, ctx: Context) -> Outcome:
+        return complete()
+
+
+def test_the_metrics_of_several_processes_are_documented() -> None:
+    """Those of one worker, the same for each process, and those in the table of docs/observing.md; no others."""
+    app = WorkerApp(Hello, WorkerOptions())
+    overview = Overview(app, Supervisor(program(""), 2, 1.0))
+
+    found: dict[str, tuple[str, set[str]]] = {
+        metric.name: (metric.kind, set(metric.labels) - {"task_type"}) for metric in overview.metrics()
+    }
+
+    of_one = {metric.name: (metric.kind, set(metric.labels) - {"task_type"}) for metric in Report(app).metrics()}
+    for name, (kind, labels) in of_one.items():
+        assert found.pop(name) == (kind, labels)
+        assert found.pop(name.replace("taskbus_", "taskbus_process_", 1)) == (kind, labels | {"process"})
+    text = (DOCS / "observing.md").read_text().partition("\n## Several processes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
+    assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == found
+
+
+def test_nothing_has_started_yet() -> None:
+    """The page says so, and has everything a page of one worker has."""
+    app = WorkerApp(Hello, WorkerOptions())
+    overview = Overview(app, Supervisor(program(""), 2, 1.0))
+
+    assert overview.ready() == (False, "0 of 2 processes are ready; 1: starting; 2: starting")
+    assert overview.healthy() == (True, "ok")
+    assert set(Report(app).statistics()) - set(overview.statistics()) == {"bus"}
+    assert set(overview.statistics()) - set(Report(app).statistics()) == {"ready", "processes"}
 
 
 def test_counters_add_up() -> None:
