@@ -22,6 +22,8 @@ __all__ = ["Child", "how_it_ended", "this_program"]
 _LONGEST = 1024 * 1024
 #: Seconds to wait for the last report of a process that has ended.
 _LAST = 1.0
+#: Seconds without a report, of which there is one every second, after which a process does not count as ready.
+_SILENT = 10.0
 
 
 def this_program() -> list[str]:
@@ -51,11 +53,17 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
         self._orders = 0
+        self._heard = self.began
 
     @property
     def ready(self) -> bool:
         """Whether it does tasks right now."""
-        return self.report is not None and bool(self.report["ready"][0])
+        return self.report is not None and bool(self.report["ready"][0]) and not self.silent
+
+    @property
+    def silent(self) -> bool:
+        """Whether it no longer reports, because its interpreter hangs or it was stopped."""
+        return self.report is not None and monotonic() - self._heard > _SILENT
 
     @property
     def alive(self) -> bool:
@@ -85,8 +93,10 @@ class Child:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
+                # A session of its own: Ctrl-C at the terminal does not reach it, and all is left to the parent.
                 self._process = process = await asyncio.create_subprocess_exec(
                     *command,
+                    start_new_session=True,
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     env=told_by(theirs, self.number),
@@ -123,7 +133,8 @@ class Child:
                 return
             if not line.endswith(b"\n"):
                 return
-            before, self.report = self.ready, json.loads(line)
+            before = self.ready
+            self.report, self._heard = json.loads(line), monotonic()
             self.was_ready = self.was_ready or self.ready
             if self.ready is not before:
                 self._changed()

@@ -59,7 +59,9 @@ class Overview:
         return True, "ok"
 
     def ready(self) -> tuple[bool, str]:
-        """Whether tasks are being done, if not by all processes. One that is stopping may still be at work."""
+        """Whether tasks are being done, if not by all processes."""
+        if self._supervisor.stopping:
+            return False, "stopping"
         seen = [_Seen(slot) for slot in self._supervisor.slots]
         ready = sum(each.ready for each in seen)
         return ready > 0, f"{ready} of {len(seen)} processes are ready" + "".join(
@@ -71,7 +73,7 @@ class Overview:
         seen = [_Seen(slot) for slot in self._supervisor.slots]
         ready = sum(each.ready for each in seen)
         label = {"task_type": self._app.kind}
-        yield from worker_metrics(_sum(seen), sum(each.running for each in seen), ready > 0, label)
+        yield from worker_metrics(_sum(seen), sum(each.running for each in seen), self.ready()[0], label)
         yield Metric("taskbus_processes", "gauge", "Processes there should be.", len(seen), label)
         yield Metric("taskbus_processes_ready", "gauge", "Processes ready to do tasks.", ready, label)
         for each in seen:
@@ -95,12 +97,14 @@ class _Seen:
         self.child = child
         self.report: dict[str, Any] = (child and child.report) or {}
         self.stats = past.plus(self.report["stats"]) if self.report else past
-        self.ready = bool(self.report and self.report["ready"][0])
+        self.ready = child is not None and child.ready
         self.running: int = self.report.get("running", 0)
 
     def why(self) -> str:
-        """Why it is not ready."""
-        return str(self.report["ready"][1]) if self.report else self.slot.state
+        """Why it is not ready, or a word of the bus."""
+        if not self.report or (self.child is not None and self.child.silent):
+            return self.slot.state
+        return str(self.report["ready"][1])
 
     def statistics(self) -> dict[str, object]:
         child = self.child

@@ -62,6 +62,8 @@ class Slot:
             return "finished" if self.finished else "waiting to be restarted" if self.last else "starting"
         if child.stopping:
             return "stopping"
+        if child.silent:
+            return "silent"
         return "ready" if child.ready else "starting" if child.report is None else "not ready"
 
 
@@ -82,6 +84,11 @@ class Supervisor:
         self._event = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
         self._again = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all are to end."""
+        return self._stops > 0
 
     @property
     def ready(self) -> int:
@@ -105,12 +112,12 @@ class Supervisor:
     def stop(self) -> None:
         """Stop all gracefully; a second call hastens."""
         self._stops += 1
-        loop = asyncio.get_running_loop()
-        if self._killer is not None:
-            self._killer.cancel()
-        self._killer = loop.call_later(
-            _MARGIN + (self._kill_time if self._stops == 1 else 0), self._kill, *(slot.child for slot in self.slots)
-        )
+        if self._stops <= 2:
+            if self._killer is not None:
+                self._killer.cancel()
+            patience = _MARGIN + (self._kill_time if self._stops == 1 else 0)
+            children = [slot.child for slot in self.slots]
+            self._killer = asyncio.get_running_loop().call_later(patience, self._kill, *children)
         for slot in self.slots:
             if slot.child is not None:
                 slot.child.stop()
@@ -182,11 +189,11 @@ class Supervisor:
             self._changed()
             try:
                 code = await child.run(self._command)
+                slot.last = how_it_ended(code)
             except OSError as error:
-                _log.error("a process cannot be started: %s", error, extra={"event": "process-failed", **_about(slot)})
                 code = Exit.FAILED
+                slot.last = f"could not be started ({error})"
             slot.was_ready = slot.was_ready or child.was_ready
-            slot.last = how_it_ended(code)
             slot.at = (child.stats(slot.at[0]), None)
             self._changed()
             if self._stops:
@@ -212,6 +219,8 @@ class Supervisor:
 
     def _is_fatal(self, slot: Slot, child: Child, code: int) -> bool:
         """Whether to start it again would only do the same again."""
+        if child.stopping:
+            return False
         if code == Exit.OK and child.report is None:
             return True  # the program does not come to its worker when it is started again
         if slot.was_ready:
@@ -241,10 +250,13 @@ class Supervisor:
 
 def _code_of(child: Child, code: int) -> Exit:
     """The exit code of an application that was stopped."""
-    if code < 0:
-        # Killed before it had begun anything, it has cut nothing short.
-        return Exit.OK if child.report is None else Exit.INTERRUPTED
-    return Exit(code) if code in Exit._value2member_map_ else Exit.FAILED
+    if child.report is None:
+        return Exit.OK  # it had begun nothing
+    try:
+        return Exit(code)
+    except ValueError:
+        # Killed, it leaves its tasks to others; whatever else it ended with, it was not as it should.
+        return Exit.INTERRUPTED if code < 0 else Exit.FAILED
 
 
 def _about(slot: Slot, child: Child | None = None) -> dict[str, object]:

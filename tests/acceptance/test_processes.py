@@ -185,7 +185,8 @@ def test_a_signal_lets_the_running_tasks_end(tmp_path: Path) -> None:
         children = pids(odd)
         for pid in (process.pid, *children):
             os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: odd.ask("readyz")[0] == 503)
+        wait_until(lambda: page(odd)["ready"] == 0)
+        assert odd.ask("readyz") == (503, "stopping\n")
         publish(url, task_line("", "3"))
         assert all(map(is_running, children))
         (tmp_path / "go").touch()

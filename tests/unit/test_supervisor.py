@@ -132,7 +132,7 @@ def test_a_program_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
         await stopped(Supervisor(["/no/such/program"], 1, 1.0, backoff=delays), lambda: len(delays.asked) >= 2)
 
     asyncio.run(scenario())
-    assert "a process cannot be started: [Errno 2]" in caplog.text
+    assert "a process could not be started ([Errno 2]" in caplog.text
 
 
 def test_a_process_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +145,45 @@ def test_a_process_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch)
         code = await stopped(supervisor, lambda: supervisor.ready == 2)
         assert code is Exit.INTERRUPTED
         assert [slot.last for slot in supervisor.slots] == ["was killed by SIGKILL"] * 2
+
+    asyncio.run(scenario())
+
+
+def test_impatience_does_not_put_off_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signal after signal, it is killed when it would have been after the second."""
+    monkeypatch.setattr(supervisor_module, "_MARGIN", 0.3)
+    text = SPEAK + "tell(True)\nwhile True: time.sleep(600)"
+
+    async def scenario() -> None:
+        supervisor = Supervisor(program(text), 1, 3600.0)
+        work = asyncio.create_task(supervisor.run())
+        await await_until(lambda: supervisor.ready == 1)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not work.done():
+            supervisor.stop()
+            await asyncio.wait([work], timeout=0.02)
+            assert loop.time() - began < 10
+        assert work.result() is Exit.INTERRUPTED
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_falls_silent_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it does not report."""
+    text = SPEAK + "tell(True)\nparent.recv(5)"
+
+    async def scenario() -> None:
+        supervisor = Supervisor(program(text), 1, 5.0)
+        (slot,) = supervisor.slots
+        work = asyncio.create_task(supervisor.run())
+        await await_until(lambda: slot.ready)
+        monkeypatch.setattr(child_module, "_SILENT", 0.0)
+        assert (slot.ready, slot.state) == (False, "silent")
+        monkeypatch.setattr(child_module, "_SILENT", 10.0)
+        assert (slot.ready, slot.state) == (True, "ready")
+        supervisor.stop()
+        await work
 
     asyncio.run(scenario())
 

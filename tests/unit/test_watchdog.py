@@ -271,6 +271,26 @@ def test_the_bus_is_not_asked_while_tasks_flow(deaf: type[DeafBus]) -> None:
     assert deaf.opened == 1
 
 
+def test_nothing_is_closed_while_results_are_delivered(deaf: type[DeafBus]) -> None:
+    """A task whose lease was lost is held no more, yet its result may still be on its way to the bus."""
+
+    async def scenario() -> None:
+        async with rig() as r:
+            await r.send(Task("t"))
+            async with r.running(HELLO, stall_after=0.02) as app:
+                await await_until(lambda: app.receiver and app.receiver.receiving)
+                assert app.receiver is not None
+                app.receiver._settling = True
+                began = time.monotonic()
+                await await_until(lambda: time.monotonic() - began > 0.1)
+                assert app.stats.stalls == 0
+                app.receiver._settling = False
+                await r.take(1)
+
+    asyncio.run(scenario())
+    assert deaf.opened == 2
+
+
 @pytest.mark.parametrize(
     ("declared", "options"),
     [({}, {"stall_after": 0.0}), ({"partitioned": True}, {}), ({"depth": False}, {}), ({"finite": True}, {})],
