@@ -38,6 +38,7 @@ _BUILT_IN = {
         Adapter("nats", "bus.nats", "NatsBus", "nats"),
         Adapter("nsq", "bus.nsq", "NsqBus", "nsq"),
         Adapter("null", "bus.null", "NullBus"),
+        Adapter("pubsub", "bus.pubsub", "PubsubBus", "pubsub"),
         Adapter("sqlite", "bus.sql", "SqliteBus"),
         Adapter("stdio", "bus.lines", "LinesBus"),
     )

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
-from bus import BusError, Capabilities, Consumer, Delivery, Depth, Producer
+from bus import BusError, Capabilities, Consumer, Delivery, Producer
 from task.admission import Admission
 from task.assignment import Assignment
 from task.context import CancelReason
+from task.drain import Drain
 from task.errors import WorkerError
 from task.launcher import Launcher
 from task.options import WorkerOptions
@@ -55,7 +56,7 @@ class Receiver:
         *,
         atomic: bool = False,
         recorder: Recorder | None = None,
-        depth: Callable[[], Awaitable[Depth]] | None = None,
+        drain: Drain | None = None,
         watchdog: Watchdog | None = None,
         reopen: Callable[[], Awaitable[tuple[Consumer, Producer]]] | None = None,
     ) -> None:
@@ -64,7 +65,7 @@ class Receiver:
         self._launcher = launcher
         self._stats = stats
         self._consumer = consumer
-        self._depth = depth
+        self._drain = drain
         self._watchdog = watchdog
         self._reopen = reopen
         self._recorder = recorder
@@ -171,7 +172,7 @@ class Receiver:
         return not self._held and not self._settling
 
     async def _receive_loop(self) -> None:
-        consumer, drain = self._consumer, self._options.drain
+        consumer, drain = self._consumer, self._drain
         while True:
             limit = self._free()
             if limit == 0:
@@ -183,7 +184,7 @@ class Receiver:
             deliveries = await consumer.receive(limit, _DRAIN_TICK if drain else None)
             if deliveries:
                 await self._admit(deliveries)
-            elif consumer.ended or (drain and await self._drained()):
+            elif consumer.ended or (drain and not self._held and await drain.empty()):
                 return
 
     def _free(self) -> int:
@@ -200,15 +201,6 @@ class Receiver:
             # Refilled by halves: asking again for every single task would cost more than doing it.
             return -1
         return free if free > 0 else -1
-
-    async def _drained(self) -> bool:
-        if self._held or self._depth is None:
-            return False
-        try:
-            return (await self._depth()).total == 0
-        except BusError as error:
-            _log.warning("cannot tell whether the topic is empty: %s", error, extra={"event": "depth-failed"})
-            return False
 
     async def _admit(self, deliveries: Sequence[Delivery]) -> None:
         self._stats.received += len(deliveries)
@@ -271,6 +263,8 @@ class Receiver:
                 continue  # its lease was lost while it was being settled
             del held[verdict.delivery]
             results[verdict.result] += 1
+            if self._drain is not None:
+                self._drain.happened(verdict.delay)
             assignment = verdict.assignment
             if assignment is not None and assignment.outcome is None and not assignment.crashed:
                 self._stats.interrupted += 1

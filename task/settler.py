@@ -75,12 +75,15 @@ class Settler:
             await asyncio.gather(*others)
 
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
+        given_up = not self._atomic and any(verdict.code for verdict in verdicts)
+
         async def attempt() -> None:
-            await self._consumer.finish(
-                [verdict.delivery for verdict in verdicts],
-                [message for verdict in verdicts for message in verdict.messages],
-                self._producer,
-            )
+            messages = [message for verdict in verdicts for message in verdict.messages]
+            if given_up:
+                await self._producer.publish_many(messages)
+                await self._acknowledge_apart(verdicts)
+            else:
+                await self._consumer.finish([verdict.delivery for verdict in verdicts], messages, self._producer)
 
         try:
             await self._persist(attempt)
@@ -99,6 +102,23 @@ class Settler:
                     await self._finish([verdict])
             else:
                 await self._finish([self._fitted(verdicts[0], error)], fitted=True)
+
+    async def _acknowledge_apart(self, verdicts: list[Verdict]) -> None:
+        """Tell the bus what was done and what was given up. Raises as :meth:`Consumer.ack` of all of them would."""
+        alike: dict[str, list[Delivery]] = {}
+        for verdict in verdicts:
+            alike.setdefault(verdict.code, []).append(verdict.delivery)
+        lost: list[Delivery] = []
+        for code, deliveries in alike.items():
+            try:
+                if code:
+                    await self._consumer.terminate(deliveries, reason=code)
+                else:
+                    await self._consumer.ack(deliveries)
+            except LeaseLostError as error:
+                lost += error.deliveries
+        if lost:
+            raise LeaseLostError("the lease on some messages ended before they were settled", deliveries=lost)
 
     def _fitted(self, verdict: Verdict, error: TooLargeError) -> Verdict:
         """The same verdict in messages that fit: a done task with its text cut, a dead letter in parts."""

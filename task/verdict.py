@@ -45,8 +45,9 @@ class Verdict:
 class Judge:
     """The rules of one worker application.
 
-    ``done_topic`` None publishes no done tasks. ``identify`` gives done messages an id, for a bus that can thereby drop
-    a repeated publish and does not finish atomically anyway. ``at_most_once`` says that tasks were acknowledged when
+    ``done_topic`` None publishes no done tasks. ``identity`` tells this consumer's deliveries from those of all others:
+    with it messages get an id, for a bus that can thereby drop a repeated publish and does not finish atomically
+    anyway. ``at_most_once`` says that tasks were acknowledged when
     they were received: the bus delivers none again, so what is not brought to an end here is dead-lettered.
     """
 
@@ -57,7 +58,7 @@ class Judge:
     retries: int
     backoff: Backoff
     max_attempts: int
-    identify: bool = False
+    identity: str | None = None
     at_most_once: bool = False
 
     def ended(self, assignment: Assignment) -> Verdict:
@@ -87,7 +88,7 @@ class Judge:
     def dead(self, delivery: Delivery, code: str, reason: str, task: Task | None) -> Verdict:
         """The verdict on a message that no attempt, or no further one, is made at."""
         letter = dead_letter(delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task)
-        message = Message(self.dead_topic, letter)
+        message = Message(self.dead_topic, letter, None, 0.0, self._unique("dead", delivery))
         return Verdict(delivery, Action.FINISH, "dead", (message,), 0.0, reason, None, task, code)
 
     def refused(self, delivery: Delivery, task: Task, reason: str) -> Verdict:
@@ -138,6 +139,9 @@ class Judge:
         return self._message(body, assignment.delivery, task)
 
     def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
-        # The same for a publish that is repeated, different for another attempt or for the task sent again.
-        unique = f"{task.id}:{delivery.id}:{delivery.attempt}" if self.identify else None
-        return Message(self.done_topic or "", body, None, 0.0, unique)
+        return Message(self.done_topic or "", body, None, 0.0, self._unique(task.id or "", delivery))
+
+    def _unique(self, what: str, delivery: Delivery) -> str | None:
+        # The same at every attempt: a second one is made only if the first was not acknowledged, though what came of it
+        # may have been published. Then the first result stands. Another for the task that is sent again.
+        return f"{what}:{delivery.id}:{self.identity}" if self.identity is not None else None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
-from bus import BusURL, Consumer, Depth, Health, Producer, check_group, check_topic, dead_topic, parse_url
+from bus import BusURL, Consumer, Health, Producer, check_group, check_topic, dead_topic, parse_url
 from task.connection import Connection
+from task.drain import Drain
 from task.errors import SettingsError
 from task.exits import Exit
 from task.launcher import Launcher
@@ -132,8 +134,12 @@ class WorkerApp:
             self.consumer = connection.consumer
             opened()
 
+            drain = self._drain(connection)
+
             async def reopen() -> tuple[Consumer, Producer]:
                 await connection.reopen()
+                if drain is not None:
+                    drain.moved(connection.source)
                 self.consumer = connection.consumer
                 return connection.consumer, connection.producer
 
@@ -148,7 +154,7 @@ class WorkerApp:
                 retries=options.retries,
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
-                identify=not connection.atomic and connection.target.capabilities.dedupe is not None,
+                identity=self._identity(connection),
                 at_most_once=options.ack == "on-receipt",
             )
             self.receiver = Receiver(
@@ -162,7 +168,7 @@ class WorkerApp:
                 connection.source.capabilities,
                 atomic=connection.atomic,
                 recorder=recorder,
-                depth=self._depth_of(connection),
+                drain=drain,
                 watchdog=self._watchdog(connection),
                 reopen=reopen,
             )
@@ -186,13 +192,19 @@ class WorkerApp:
                     recorder.close(forget=not self.receiver.held)
             return self._summary()
 
-    def _depth_of(self, connection: Connection) -> Callable[[], Awaitable[Depth]] | None:
+    def _identity(self, connection: Connection) -> str | None:
+        """What no other consumer's deliveries have in common; None if their ids may come again with other messages."""
+        epoch = connection.consumer.epoch
+        if connection.atomic or connection.target.capabilities.dedupe is None or epoch is None:
+            return None
+        parts = "\n".join((str(self.source), self.topic, self.group, epoch))
+        return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
+
+    def _drain(self, connection: Connection) -> Drain | None:
         source = connection.source
         if not self.options.drain or source.capabilities.finite:
             return None
-        if not source.capabilities.depth:
-            raise SettingsError(f"--drain needs a bus that can tell its depth, and {source.url.scheme}: cannot")
-        return connection.depth
+        return Drain(source, self.topic, self.group, connection.consumer.lease)
 
     def _watchdog(self, connection: Connection) -> Watchdog | None:
         able, after = connection.source.capabilities, self.options.stall_after

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["commands"]
+__all__ = ["commands", "workflow_commands"]
 
 #: Name of the command → ``module:attribute`` of the click command.
 commands: dict[str, str] = {
     "batch": "taskmasters.batch.app:batch",
     "cron": "taskmasters.cron.app:cron",
     "on-done": "taskmasters.on_done.app:on_done",
+    "workflow": "taskmasters.workflow.app:workflow",
+}
+
+#: The same for what looks at the runs of workflows.
+workflow_commands: dict[str, str] = {
+    "list": "taskmasters.workflow.commands:list_",
+    "show": "taskmasters.workflow.commands:show",
+    "cancel": "taskmasters.workflow.commands:cancel",
 }

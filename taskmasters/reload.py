@@ -1,4 +1,4 @@
-"""A rule file that may change while its taskmaster runs: the new rules are taken whole, or not at all."""
+"""A rule file, or a folder of them, that may change while its taskmaster runs: taken whole, or not at all."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["RuleFile"]
 
 _log = logging.getLogger("taskbus.rules")
 Rules = TypeVar("Rules")
-_Signature = tuple[int, int, int] | None
+_Signature = tuple[tuple[str, int, int, int], ...] | None
 
 
 class RuleFile(Generic[Rules]):
-    """The rules in the file ``path``, as ``load`` reads them.
+    """The rules in the file or folder ``path``, as ``load`` reads them.
 
     Raises:
         TaskError: what ``load`` raises, when the file is read for the first time.
@@ -103,9 +103,18 @@ class RuleFile(Generic[Rules]):
 
 
 def _signature(path: str) -> _Signature:
-    """What changes with the file; None while it cannot be looked at, as between two steps of an editor."""
+    """What changes with the file, or with any file in the folder.
+
+    None while it cannot be looked at, as between two steps of an editor.
+    """
+    names = [path]
+    if os.path.isdir(path):
+        names = sorted(os.path.join(folder, name) for folder, _, files in os.walk(path) for name in files)
     try:
-        found = os.stat(path)
+        return tuple((name, *_look(os.stat(name))) for name in names)
     except OSError:
         return None
+
+
+def _look(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_mtime_ns, found.st_size, found.st_ino

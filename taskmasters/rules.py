@@ -46,13 +46,17 @@ class Problems:
         """Tell that something is wrong at ``place``."""
         self._found.append((self._document.line(place) or 0, str(self._document.error(place, message))))
 
-    def check(self) -> None:
-        """Raise SettingsError with every mistake, one a line, if there is any."""
-        told = [text for _, text in sorted(self._found, key=lambda found: found[0])]
+    def check(self, *others: Problems) -> None:
+        """Raise SettingsError with every mistake, one a line, if there is any, here or in other documents."""
+        told = [text for problems in (self, *others) for text in problems.told()]
         if len(told) > 1:
             raise SettingsError("\n".join([f"{len(told)} mistakes:", *told]))
         if told:
             raise SettingsError(told[0])
+
+    def told(self) -> list[str]:
+        """Every mistake, in order of lines."""
+        return [text for _, text in sorted(self._found, key=lambda found: found[0])]
 
     def __len__(self) -> int:
         return len(self._found)
@@ -170,6 +174,30 @@ class RuleTable:
             self.wrong(key, f"must be a table of keys and values, not {_kind(value)}")
             value = None
         return RuleTable(value or {}, (*self.place, key), self._problems)
+
+    def tables(self, key: str) -> list[RuleTable]:
+        """A list of tables; an empty one if it is not there."""
+        value = self._take(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.wrong(key, f"must be a list of tables: begin each with [[{key}]] (in YAML, `{key}:` and a list)")
+            return []
+        return [RuleTable(item, (*self.place, key, number), self._problems) for number, item in enumerate(value)]
+
+    def is_table(self, key: str) -> bool:
+        """Whether a table is there under that key."""
+        return isinstance(self._data.get(key), dict)
+
+    def word(self, key: str, words: Collection[str], default: str) -> str:
+        """One of a few words."""
+
+        def read(text: str) -> str:
+            if text not in words:
+                raise ValueError(f"{text!r} is none of {', '.join(words)}")
+            return text
+
+        return self.read(key, read, default)
 
     def template(self, key: str, tokens: Collection[str], default: str = "") -> Template:
         """A text with placeholders."""

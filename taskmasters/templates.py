@@ -1,6 +1,7 @@
 """Texts with placeholders: ``s3://b/{yyyy}/{mm}/{dd}?hour={hh}&name={meta:name}``.
 
-A placeholder is ``{token}``, ``{token:key}`` or either with filters, ``{token|filter}``; ``{{`` and ``}}`` are braces.
+A placeholder is ``{token}``, ``{token:key}``, ``{job.NAME.field}`` or one of these with filters, ``{token|filter}``;
+``{{`` and ``}}`` are braces.
 Tokens are case-insensitive, so that ``{YYYY}`` is ``{yyyy}``. Nothing else is evaluated: a value put in for a
 placeholder is never read as a template again.
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Protocol
 from urllib.parse import parse_qs, quote, unquote
 from uuid import UUID
 
@@ -27,14 +29,39 @@ from task.errors import TaskError
 from task.task import Task, derive_id
 from task.uri import URI, escape
 
-__all__ = ["COMMON", "ITEM", "META", "PARENT", "ROW", "TIME", "MissingValueError", "Scope", "Template"]
+__all__ = [
+    "COMMON",
+    "ITEM",
+    "JOB",
+    "JOB_FIELDS",
+    "META",
+    "PARENT",
+    "REQUEST",
+    "ROW",
+    "RUN",
+    "TIME",
+    "MissingValueError",
+    "Results",
+    "Scope",
+    "Template",
+]
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+#: A token about another job of a workflow: its name, which keeps its case, and what of it.
+_JOB = re.compile(r"(?i:job)\.([\w-]+)\.([A-Za-z]+)")
 _PATH_SAFE = "/:@!$&'()*+,;="
 
 
 class MissingValueError(TaskError):
     """What a placeholder stands for is not there."""
+
+
+class Results(Protocol):
+    """What jobs of a workflow left behind."""
+
+    def get(self, job: str, field: str, key: str) -> str | None:
+        """A field of that job's done task, one of :data:`JOB_FIELDS`. None if it has none."""
+        ...
 
 
 @dataclass(slots=True)
@@ -48,6 +75,9 @@ class Scope:
     item: str = ""
     index: int = 0
     row: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    run: str = ""
+    workflow: str = ""
+    results: Results | None = None
 
 
 _Value = Callable[[Scope, str], str | None]
@@ -127,13 +157,39 @@ ITEM: Mapping[str, _Value] = {
     "item": lambda scope, key: scope.item,
     "index": lambda scope, key: str(scope.index),
 }
-#: One row of a file, by column.
+#: One column of the row that ``for_each`` read.
 ROW: Mapping[str, _Value] = {"row": lambda scope, key: scope.row.get(key)}
-_ALL = {**TIME, **COMMON, **META, **PARENT, **ITEM, **ROW}
+#: The task that started a run of a workflow.
+REQUEST: Mapping[str, _Value] = {name.replace("parent.", "request."): value for name, value in PARENT.items()}
+RUN: Mapping[str, _Value] = {
+    "run": lambda scope, key: scope.run,
+    "workflow": lambda scope, key: scope.workflow,
+}
+#: ``{job.NAME.FIELD}``: what another job of the same run left behind. Its FIELDs: those with a key, and the others.
+JOB = "job"
+JOB_FIELDS: Mapping[str, bool] = {
+    "meta": True,
+    "query": True,
+    "value": False,
+    "msg": False,
+    "result": False,
+    "id": False,
+    "origin": False,
+    "path": False,
+    "filename": False,
+    "count": False,
+    "completed": False,
+    "failed": False,
+}
+_ALL = {**TIME, **COMMON, **META, **PARENT, **ITEM, **ROW, **REQUEST, **RUN}
 #: Tokens that say what of with a key.
-_KEYED = ("meta", "parent.query", "row")
-#: Tokens whose value is percent-encoded already.
-_ENCODED = ("parent.origin", "parent.path", "parent.filename")
+_KEYED = ("meta", "parent.query", "request.query", "row")
+#: Tokens, and fields of jobs, whose value is percent-encoded already.
+_ENCODED = (
+    *("parent.origin", "parent.path", "parent.filename"),
+    *("request.origin", "request.path", "request.filename"),
+    *("origin", "path", "filename"),
+)
 _FILTERS = ("raw", "quote", "default")
 
 
@@ -161,7 +217,7 @@ class Template:
         ValueError: for a lone brace, an unknown token or filter (naming the nearest), or a token not in ``tokens``.
     """
 
-    __slots__ = ("_parts", "meta_keys", "text", "tokens")
+    __slots__ = ("_parts", "jobs", "meta_keys", "text", "tokens")
 
     def __init__(self, text: str, tokens: Collection[str]) -> None:
         self.text = text
@@ -169,6 +225,8 @@ class Template:
         self.tokens: set[str] = set()
         #: Keys of the ``{meta:key}`` it uses, without those that have a default.
         self.meta_keys: set[str] = set()
+        #: Names of the jobs whose results it uses, each with the fields.
+        self.jobs: dict[str, set[str]] = {}
         self._parts: list[str | _Placeholder] = []
         uri = _is_uri(text)
         before = ""
@@ -211,13 +269,39 @@ class Template:
     ) -> _Placeholder:
         token, *filters = inner.split("|")
         name, colon, key = token.strip().partition(":")
+        job = _JOB.fullmatch(name) if JOB in tokens else None
+        if job is not None:
+            return self._filtered(text, filters, *self._of_job(text, job[1], job[2].lower(), key), encode)
         name = name.lower()
         if name not in _ALL:
             raise ValueError(f"unknown token {text}{nearest(name, sorted(tokens))}")
         if name not in tokens:
-            raise ValueError(f"{text} has no meaning here{' without for_each' if name in ITEM else ''}")
+            raise ValueError(f"{text} has no meaning here{' without for_each' if name in (*ITEM, *ROW) else ''}")
         if bool(key) != (name in _KEYED) or (colon and not key):
             raise ValueError(f"{text}: write {{{name}:KEY}}" if name in _KEYED else f"{text}: write {{{name}}}")
+        self.tokens.add(name)
+        placeholder = self._filtered(text, filters, name, key, _ALL[name], encode)
+        if name == "meta" and placeholder.default is None:
+            self.meta_keys.add(key)
+        return placeholder
+
+    def _of_job(self, text: str, job: str, field: str, key: str) -> tuple[str, str, _Value]:
+        if field not in JOB_FIELDS:
+            raise ValueError(f"{text}: a job has no {field!r}{nearest(field, sorted(JOB_FIELDS))}")
+        if bool(key) != JOB_FIELDS[field]:
+            raise ValueError(f"{text}: write {{job.{job}.{field}{':KEY' if JOB_FIELDS[field] else ''}}}")
+        self.jobs.setdefault(job, set()).add(field)
+        return field, key, lambda scope, key: None if scope.results is None else scope.results.get(job, field, key)
+
+    def _filtered(
+        self,
+        text: str,
+        filters: list[str],
+        name: str,
+        key: str,
+        value: _Value,
+        encode: Callable[[str], str] | None,
+    ) -> _Placeholder:
         default = None
         for given in filters:
             word, _, argument = given.partition(":")
@@ -231,10 +315,7 @@ class Template:
                 raise ValueError(f"{text}: unknown filter {word!r}{nearest(word, list(_FILTERS))}")
         if name in _ENCODED:
             encode = _again(encode)
-        self.tokens.add(name)
-        if name == "meta" and default is None:
-            self.meta_keys.add(key)
-        return _Placeholder(text, _ALL[name], key, encode, default)
+        return _Placeholder(text, value, key, encode, default)
 
 
 def _is_uri(text: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from taskmasters.on_done.rules import OnDoneRule, load_on_done_rules
 from taskmasters.on_done.taskmaster import OnDoneTaskmaster
 from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
+
+if TYPE_CHECKING:
+    from taskmasters.on_done.memory import Memory
 
 __all__ = ["on_done"]
 
@@ -72,6 +75,7 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
         check(file.rules)
         producer = await stack.enter_async_context(await outlet.producer())
         consumer = await stack.enter_async_context(await origin.consumer(options.topic, options.group))
+        memory = stack.enter_context(_memory(file, options, dry_run))
         taskmaster = OnDoneTaskmaster(
             Family(file.rules),
             consumer,
@@ -79,6 +83,7 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
             group=options.group,
             dead_topic=dead,
             atomic=not dry_run and outlet is origin and origin.capabilities.atomic_finish,
+            memory=memory,
         )
         about: dict[str, object] = {
             "file": file.path,
@@ -94,6 +99,8 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
 
         def use(rules: list[OnDoneRule]) -> None:
             check(rules)
+            if memory is None and Family(rules).gathers:
+                raise SettingsError(f"{file.path} has rules with `all` now, for which a state is needed: restart")
             taskmaster.use(Family(rules))
 
         await stack.enter_async_context(file.watched(use))
@@ -108,6 +115,22 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
         if dry_run and results.get("dead"):
             return Exit.FAILED
         return Exit.OK if finished else Exit.INTERRUPTED
+
+
+@contextmanager
+def _memory(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_run: bool) -> Iterator[Memory | None]:
+    if not (Family(file.rules).gathers or options.dedupe):
+        yield None
+        return
+    from taskmasters.on_done.memory import MEMORY, Memory
+    from taskmasters.store import open_store
+
+    place = options.state or str(Path(file.path).with_suffix(".state.db"))
+    store = open_store(":memory:" if dry_run else place, MEMORY)
+    try:
+        yield Memory(store, options.group, options.dedupe)
+    finally:
+        store.close()
 
 
 def _endpoints(options: OnDoneOptions, dry_run: bool) -> tuple[BusURL, BusURL]:

@@ -25,14 +25,17 @@ def followers(rules: Sequence[OnDoneRule]) -> dict[str, list[str]]:
     of_type: defaultdict[str, list[OnDoneRule]] = defaultdict(list)
     of_any: list[OnDoneRule] = []
     for rule in enabled:
-        if rule.match.type is None or not rule.match.type.literal:
-            of_any.append(rule)
-        else:
-            for kind in set(rule.match.type.given):
+        types = {kind for match in rule.matches for kind in (match.type.given if match.type else ())}
+        if all(match.type is not None and match.type.literal for match in rule.matches):
+            for kind in types:
                 of_type[kind].append(rule)
+        else:
+            of_any.append(rule)
     return {
         rule.id: [
-            other.id for other in (*of_type.get(rule.type, ()), *of_any) if other.match.produced_by(rule.type, rule.job)
+            other.id
+            for other in (*of_type.get(rule.type, ()), *of_any)
+            if any(match.produced_by(rule.type, rule.job) for match in other.matches)
         ]
         for rule in enabled
     }
@@ -77,7 +80,7 @@ def describe_chains(rules: Sequence[OnDoneRule]) -> Iterator[str]:
     for start in sorted(graph, key=lambda name: name in led_to):
         if start in shown:
             continue
-        yield str(by_id[start].match)
+        yield " and ".join(map(str, by_id[start].matches))
         stack = [(start, 1)]
         while stack:
             name, depth = stack.pop()

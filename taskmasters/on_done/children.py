@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 from task.codec import encode
@@ -13,8 +14,9 @@ from task.outcome import Result
 from task.task import Task, derive_id
 from task.times import parse_time
 from taskmasters.on_done.chain import on_cycles
-from taskmasters.on_done.rules import DEPTH_KEY, PARENT_KEY, ROOT_KEY, OnDoneRule
-from taskmasters.templates import MissingValueError, Scope
+from taskmasters.on_done.joins import Part, Parts
+from taskmasters.on_done.rules import DEPTH_KEY, PARENT_KEY, PARENTS_KEY, ROOT_KEY, OnDoneRule
+from taskmasters.templates import TIME, MissingValueError, Scope
 
 __all__ = ["Child", "Children", "Family"]
 
@@ -54,12 +56,51 @@ class Family:
         """The children of a done task, all rules considered. A rule that fails does not hold up the others."""
         children = Children([], 0, [])
         for rule in self._rules_for(parent.type):
-            if rule.match.rest(parent, result):
+            if rule.gather is None and rule.matches[0].rest(parent, result):
                 children.matched += 1
                 try:
-                    children.found += self._make(rule, parent, parent_id)
+                    children.found += self._make(rule, parent, parent_id, parent_id)
                 except (TaskError, ValueError) as error:
                     children.problems.append(f"rule {rule.id}: {error}")
+        return children
+
+    @property
+    def by_id(self) -> dict[str, OnDoneRule]:
+        """The enabled rules."""
+        return {rule.id: rule for rule in self._rules}
+
+    @property
+    def gathers(self) -> bool:
+        """Whether any rule waits for several done tasks."""
+        return any(rule.gather is not None for rule in self._rules)
+
+    def parts(self, parent: Task, parent_id: str, result: Result) -> Parts:
+        """Which rules have waited for this done task, and for what in it."""
+        parts = Parts([], [])
+        for rule in self._rules_for(parent.type):
+            if rule.gather is None:
+                continue
+            for number, match in enumerate(rule.matches):
+                if (match.type is None or match.type.match(parent.type)) and match.rest(parent, result):
+                    try:
+                        when = _moment(rule, parent.meta.get(_CRON)) if rule.gather.by.tokens & TIME.keys() else None
+                        key = rule.gather.by.render(Scope(parent_id, when, parent.meta, parent))
+                    except (TaskError, ValueError) as error:
+                        parts.problems.append(f"rule {rule.id}: {error}")
+                    else:
+                        parts.found.append(Part(rule, key, number))
+        return parts
+
+    def joined(self, rule: OnDoneRule, key: str, parents: Sequence[tuple[Task, str]]) -> Children:
+        """The children of the done tasks that a rule has waited for, in its order; the first is the parent."""
+        children = Children([], 1, [])
+        parent, parent_id = parents[0]
+        try:
+            source = derive_id("join", rule.id, key)
+            together = {PARENTS_KEY: ",".join(id for _, id in parents)}
+            children.found += self._make(rule, parent, parent_id, source, together)
+        except (TaskError, ValueError) as error:
+            children.problems.append(f"rule {rule.id}: {error}")
         return children
 
     def _rules_for(self, kind: str) -> tuple[OnDoneRule, ...]:
@@ -67,21 +108,33 @@ class Family:
         if rules is None:
             if len(self._by_type) >= _MOST_TYPES:
                 self._by_type.clear()
-            rules = tuple(rule for rule in self._rules if rule.match.type is None or rule.match.type.match(kind))
+            rules = tuple(
+                rule
+                for rule in self._rules
+                if any(match.type is None or match.type.match(kind) for match in rule.matches)
+            )
             self._by_type[kind] = rules
         return rules
 
-    def _make(self, rule: OnDoneRule, parent: Task, parent_id: str) -> list[Child]:
+    def _make(
+        self,
+        rule: OnDoneRule,
+        parent: Task,
+        parent_id: str,
+        source: str,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[Child]:
+        """``source`` is what ids are derived from, and ``more`` what meta there is beside the usual."""
         meta = parent.meta
         kept = {key: value for key, value in meta.items() if rule.keep_meta.match(key)}
-        given = {PARENT_KEY: parent_id, ROOT_KEY: meta.get(ROOT_KEY, parent_id)}
+        given = {PARENT_KEY: parent_id, ROOT_KEY: meta.get(ROOT_KEY, parent_id), **more}
         if rule.id in self._counted:
             given[DEPTH_KEY] = _depth(rule, meta.get(DEPTH_KEY, "0"))
         when = _moment(rule, meta.get(_CRON)) if rule.id in self._timed else None
         scope = Scope(parent_id, when, meta, parent)
         children = []
         for index, item in enumerate(("",) if rule.items is None else rule.items.of(scope)):
-            scope = Scope(derive_id("on-done", rule.id, parent_id, str(index)), when, meta, parent, item, index)
+            scope = Scope(derive_id("on-done", rule.id, source, str(index)), when, meta, parent, item, index)
             own = {key: template.render(scope) for key, template in rule.meta.items()}
             task = Task(
                 rule.type,

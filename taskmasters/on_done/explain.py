@@ -15,7 +15,12 @@ def explain(rules: Sequence[OnDoneRule]) -> Iterator[str]:
     """Lines that say what each rule does, and which follows which."""
     for rule in rules:
         yield f"{rule.id}{'' if rule.enabled else ' (disabled)'}"
-        yield f"  for each done task of {rule.match}"
+        if rule.gather is None:
+            yield f"  for each done task of {rule.matches[0]}"
+        else:
+            yield f"  when all of these are done that have the same {rule.gather.by.text!r}:"
+            yield from (f"    {match}" for match in rule.matches)
+            yield f"  forgetting what is not complete within {format_duration(rule.gather.within)}"
         each = f", for each of {rule.items.text}" if rule.items else ""
         job = f":{rule.job}" if rule.job else ""
         yield f"  makes: {rule.type}{job} with the value {rule.task.text!r}, on topic {rule.topic}{each}"

@@ -21,4 +21,11 @@ class OnDoneOptions(AppOptions):
     topic: str = setting("done", "Topic of the done tasks.", metavar="NAME")
     group: str = setting("on-done", "Group whose instances share the done tasks.", metavar="NAME")
     dead_topic: str | None = setting(None, "Topic for dead letters; by default TOPIC.dead.", metavar="NAME")
+    state: str | None = setting(
+        None,
+        "What remembers done tasks that wait for others: a file, by default RULES with .state.db at its end, or a "
+        "database that instances share, as postgresql://USER@HOST/NAME. Only rules with `all`, and --dedupe, need it.",
+        metavar="PATH|URL",
+    )
+    dedupe: float = duration(0.0, "A done task that comes again within this time makes nothing; 0 = it is not known.")
     kill_time: float = duration(10.0, "On shutdown, time to finish what was received.")

@@ -12,7 +12,7 @@ from taskmasters.reload import RuleFile
 
 __all__ = ["OnDoneReport"]
 
-_RESULTS = ("chained", "unmatched", "unfinished", "dead")
+_RESULTS = ("chained", "waiting", "repeated", "unmatched", "unfinished", "dead")
 
 
 class OnDoneReport:
@@ -38,6 +38,7 @@ class OnDoneReport:
             "received": stats.received,
             "results": dict(stats.results),
             "sent": self._taskmaster.sent,
+            "joins_given_up": self._taskmaster.given_up,
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors,
             "trouble": self._taskmaster.trouble,
@@ -59,6 +60,8 @@ class OnDoneReport:
         for result in _RESULTS:
             value = stats.results[result]
             yield Metric("taskbus_done_total", "counter", "Done tasks by fate.", value, {**label, "result": result})
+        given_up = "Joins for which some done task did not come in time."
+        yield Metric("taskbus_joins_given_up_total", "counter", given_up, self._taskmaster.given_up, label)
         yield Metric("taskbus_tasks_made_total", "counter", "Tasks published.", self._taskmaster.sent, label)
         yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
         yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)

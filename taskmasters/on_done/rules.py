@@ -14,16 +14,29 @@ from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, ITEM, META, PARENT, TIME, Template
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["RESERVED", "OnDoneRule", "load_on_done_rules"]
+__all__ = ["RESERVED", "Gather", "OnDoneRule", "load_on_done_rules", "read_match"]
 
 #: Meta keys every child carries: the id of the done task it was made of, and of the first task of the chain.
 PARENT_KEY, ROOT_KEY = "parent", "root"
 #: Meta key of a child in a cycle: how many tasks of the cycle came before it, itself included.
 DEPTH_KEY = "depth"
-RESERVED = (PARENT_KEY, ROOT_KEY, DEPTH_KEY)
+#: Meta key of a child of several done tasks: the ids of all of them.
+PARENTS_KEY = "parents"
+RESERVED = (PARENT_KEY, ROOT_KEY, DEPTH_KEY, PARENTS_KEY)
 #: Meta keys of the parent that travel along unless the rule says which do.
 _KEPT = ("workflow", "cron", "trace*")
 _TOKENS = frozenset([*TIME, *COMMON, *META, *PARENT])
+#: Done tasks that a rule may wait for, and for how long unless it says so, in seconds.
+_MOST_PARTS = 20
+_WITHIN = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gather:
+    """How done tasks that belong together are told: by a text made of each. ``within`` is seconds."""
+
+    by: Template
+    within: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +44,9 @@ class OnDoneRule:
     """One rule. ``offset`` and ``delay`` are seconds; ``max_depth`` None is a rule that may not be in a cycle."""
 
     id: str
-    match: Match
+    #: One, or with ``gather`` those of which each must have come.
+    matches: tuple[Match, ...]
+    gather: Gather | None
     type: str
     task: Template
     job: str | None
@@ -50,6 +65,8 @@ class OnDoneRule:
     def uses_time(self) -> bool:
         """Whether a moment is needed to fill its templates."""
         templates = [self.task, *self.meta.values()]
+        if self.gather is not None:
+            templates.append(self.gather.by)
         if self.items is not None and self.items.template is not None:
             templates.append(self.items.template)
         return any(template.tokens & TIME.keys() for template in templates)
@@ -61,9 +78,7 @@ def load_on_done_rules(path: str) -> list[OnDoneRule]:
 
 
 def _read(table: RuleTable) -> OnDoneRule:
-    match, said = _match(table.table("match"))
-    if "match" not in table:
-        table.missing("match", 'which done tasks it is for, as in match = { type = "hello-world" }')
+    matches, said, gather = _matches(table)
     kind = table.required("type")
     job = table.text("job")
     items = table.value("for_each", parse_items, None) if "for_each" in table else None
@@ -71,7 +86,8 @@ def _read(table: RuleTable) -> OnDoneRule:
     meta = table.table("meta")
     return OnDoneRule(
         id=table.text("id") or f"{said}>{kind}{f':{job}' if job else ''}",
-        match=match,
+        matches=matches,
+        gather=gather,
         type=kind,
         task=table.template("task", tokens),
         job=job,
@@ -88,7 +104,31 @@ def _read(table: RuleTable) -> OnDoneRule:
     )
 
 
-def _match(table: RuleTable) -> tuple[Match, str]:
+def _matches(table: RuleTable) -> tuple[tuple[Match, ...], str, Gather | None]:
+    if "all" not in table:
+        for key in ("by", "within"):
+            if key in table:
+                table.text(key)
+                table.wrong(key, "means nothing without all = [ … ], the done tasks to wait for")
+        match, said = read_match(table.table("match"))
+        if "match" not in table:
+            table.missing("match", 'which done tasks it is for, as in match = { type = "hello-world" }')
+        return (match,), said, None
+    if "match" in table:
+        table.table("match")
+        table.wrong("match", "stands beside all: give one of them")
+    found = [read_match(each) for each in table.tables("all")]
+    if not 2 <= len(found) <= _MOST_PARTS:
+        table.wrong("all", f"must name 2 to {_MOST_PARTS} kinds of done tasks")
+    if "by" not in table:
+        table.missing("by", "what tells that done tasks belong together, as in by = '{meta:cron}'")
+    gather = Gather(by=table.template("by", _TOKENS), within=table.duration("within", _WITHIN))
+    if not gather.by.tokens and "by" in table:
+        table.wrong("by", "is the same for all done tasks: write a placeholder, as in '{meta:cron}'")
+    return tuple(match for match, _ in found), "+".join(said for _, said in found), gather
+
+
+def read_match(table: RuleTable) -> tuple[Match, str]:
     """What to match, and how the rule is called if it has no id."""
     types, jobs, values = table.texts("type"), table.texts("job"), table.texts("value")
     wanted = table.table("meta")

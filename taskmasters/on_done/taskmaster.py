@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from bus import BusError, Consumer, Delivery, Message, Producer, TooLargeError
 from task.codec import DEFAULT_MAX_SIZE, decode
 from task.dead import dead_letter
-from task.errors import DecodeError
+from task.errors import DecodeError, StateError
+from task.outcome import Result
+from task.retry import Backoff
 from task.settler import Settler
 from task.stats import Stats
 from task.task import Task, derive_id
 from task.verdict import Action, Verdict
+from taskmasters.clock import Clock, SystemClock
 from taskmasters.on_done.children import Family
+from taskmasters.on_done.joins import Arrival, Known, Parts
+
+if TYPE_CHECKING:
+    from taskmasters.on_done.memory import Memory
 
 __all__ = ["OnDoneTaskmaster"]
 
@@ -23,25 +31,54 @@ _log = logging.getLogger("taskbus.on-done")
 _BATCH = 500
 #: Bytes of the largest done task read: a done task is its task and a message.
 _MAX_SIZE = 2 * DEFAULT_MAX_SIZE
+#: Seconds between tries at a database that refuses, and between looks for what has waited too long.
+_BACKOFF = Backoff("exponential", 0.05, 5.0)
+_CLEANING = 10.0
+
+
+class _Done(NamedTuple):
+    """A done task that was received."""
+
+    delivery: Delivery
+    task: Task
+    id: str
+    result: Result
+    parts: Parts
 
 
 class OnDoneTaskmaster:
     """Makes the children of the done tasks of one topic, until ``stop`` or the end of the input.
 
-    ``atomic`` says whether ``finish`` of this consumer with this producer is.
+    ``atomic`` says whether ``finish`` of this consumer with this producer is. Without a ``memory`` rules that wait for
+    several done tasks do nothing.
     """
 
     def __init__(
-        self, family: Family, consumer: Consumer, producer: Producer, *, group: str, dead_topic: str, atomic: bool
+        self,
+        family: Family,
+        consumer: Consumer,
+        producer: Producer,
+        *,
+        group: str,
+        dead_topic: str,
+        atomic: bool,
+        memory: Memory | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._memory = memory
+        self._clock = clock or SystemClock()
         self._family = family
         self._consumer = consumer
         self._group = group
         self._dead_topic = dead_topic
-        #: ``results`` counts done tasks: chained, unmatched, unfinished (they have no result), dead.
+        #: ``results`` counts done tasks: chained, waiting (for others), repeated, unmatched, unfinished (they have no
+        #: result), dead.
         self.stats = Stats()
         #: Tasks made, published and confirmed.
         self.sent = 0
+        #: Joins given up because some done task did not come in time.
+        self.given_up = 0
+        self._state_trouble = ""
         self._settler = _ChildSettler(consumer, producer, self.stats, atomic=atomic, lost=self._lost)
         self._settler.dead = self.dead
         self._held: list[Delivery] = []
@@ -51,7 +88,7 @@ class OnDoneTaskmaster:
     @property
     def trouble(self) -> str:
         """What keeps children from being published; empty if nothing does."""
-        return self._settler.trouble
+        return self._settler.trouble or self._state_trouble
 
     def use(self, family: Family) -> None:
         """Have the done tasks received from now on judged by these rules."""
@@ -69,7 +106,7 @@ class OnDoneTaskmaster:
         Raises:
             OutputClosedError, ClosedError: nothing can be published any more.
         """
-        keep = asyncio.create_task(self._keep_leases())
+        beside = [asyncio.create_task(each) for each in (self._keep_leases(), self._forget())]
         try:
             while not self._stopping:
                 self._receiving = asyncio.ensure_future(self._consumer.receive(_BATCH))
@@ -82,21 +119,25 @@ class OnDoneTaskmaster:
                 elif self._consumer.ended:
                     return
         finally:
-            keep.cancel()
+            for task in beside:
+                task.cancel()
             if self._receiving is not None:
                 self._receiving.cancel()
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         self._held = list(deliveries)
         self.stats.received += len(deliveries)
-        verdicts = [self._judge(delivery) for delivery in deliveries]
+        read = [self._read(delivery) for delivery in deliveries]
+        known = await self._known(read)
+        verdicts = [self._judge(done, known.get(done.delivery)) if isinstance(done, _Done) else done for done in read]
         await self._settler.settle(verdicts)
+        await self._dealt_with(verdicts, known)
         for verdict in verdicts:
             self.stats.results[verdict.result] += 1
             self.sent += sum(message.topic != self._dead_topic for message in verdict.messages)
         self._held = []
 
-    def _judge(self, delivery: Delivery) -> Verdict:
+    def _read(self, delivery: Delivery) -> _Done | Verdict:
         try:
             parent = decode(delivery.body, _MAX_SIZE)
         except DecodeError as error:
@@ -106,13 +147,82 @@ class OnDoneTaskmaster:
             return Verdict(delivery, Action.FINISH, "unfinished")
         # As the receiver does for a task that came without an id.
         parent_id = parent.id or derive_id("message", self._consumer.topic, delivery.id, parent.type, parent.value)
-        children = self._family.children(parent, parent_id, result)
-        messages = tuple(Message(child.topic, child.body, None, child.delay, child.id) for child in children.found)
-        if children.problems:
-            verdict = self.dead(delivery, "rule-failed", "; ".join(children.problems), parent)
+        parts = self._family.parts(parent, parent_id, result) if self._family.gathers else Parts([], [])
+        return _Done(delivery, parent, parent_id, result, parts)
+
+    def _judge(self, done: _Done, known: Known | None) -> Verdict:
+        delivery, parent, parent_id, result, parts = done
+        if known is not None and known.seen:
+            return Verdict(delivery, Action.FINISH, "repeated", task=parent)
+        family = self._family
+        made = [family.children(parent, parent_id, result)]
+        if known is not None:
+            made += [family.joined(*join) for join in known.joins]
+        messages = tuple(
+            Message(child.topic, child.body, None, child.delay, child.id) for some in made for child in some.found
+        )
+        problems = [*parts.problems, *(problem for some in made for problem in some.problems)]
+        if problems:
+            verdict = self.dead(delivery, "rule-failed", "; ".join(problems), parent)
             verdict.messages = (*verdict.messages, *messages)
             return verdict
-        return Verdict(delivery, Action.FINISH, "chained" if children.matched else "unmatched", messages, task=parent)
+        matched = any(some.matched for some in made)
+        word = "chained" if matched else "waiting" if parts.found else "unmatched"
+        return Verdict(delivery, Action.FINISH, word, messages, task=parent)
+
+    async def _known(self, read: Sequence[_Done | Verdict]) -> dict[Delivery, Known]:
+        """What the memory knows of these, which it now remembers. Tried until it works."""
+        memory = self._memory
+        if memory is None:
+            return {}
+        done = [each for each in read if isinstance(each, _Done) and (each.parts.found or memory.window)]
+        if not done:
+            return {}
+        arrivals = [Arrival(each.task, each.id, each.parts.found) for each in done]
+        failures = 0
+        while True:
+            try:
+                known = await memory.arrive(arrivals, self._clock.now())
+            except StateError as error:
+                failures += 1
+                if self._state_trouble != str(error):
+                    self._state_trouble = str(error)
+                    _log.error("%s; trying again until it works", error, extra={"event": "state-failed"})
+                await asyncio.sleep(_BACKOFF.delay(failures))
+            else:
+                self._state_trouble = ""
+                return dict(zip((each.delivery for each in done), known, strict=True))
+
+    async def _dealt_with(self, verdicts: Sequence[Verdict], known: Mapping[Delivery, Known]) -> None:
+        memory = self._memory
+        if memory is None:
+            return
+        dealt = [verdict for verdict in verdicts if verdict.result in ("chained", "waiting", "unmatched")]
+        ids = [verdict.task.id for verdict in dealt if verdict.task is not None and verdict.task.id]
+        joins = [join for verdict in dealt if verdict.delivery in known for join in known[verdict.delivery].joins]
+        try:
+            await memory.dealt_with(ids, joins, self._clock.now())
+        except StateError as error:
+            _log.error("if these done tasks come again their children are made again, with the same ids: %s", error)
+
+    async def _forget(self) -> None:
+        """Give up, now and then, what has waited too long."""
+        memory = self._memory
+        while memory is not None:
+            try:
+                given_up = await memory.forget(self._family.by_id, self._clock.now())
+            except StateError as error:
+                _log.warning("cannot look for done tasks that wait in vain: %s", error)
+            else:
+                self.given_up += len(given_up)
+                for rule, key in given_up:
+                    _log.warning(
+                        "rule %s gives up waiting for all done tasks of %r",
+                        rule,
+                        key[:200],
+                        extra={"event": "join-given-up", "rule": rule, "key": key[:200]},
+                    )
+            await asyncio.sleep(_CLEANING)
 
     def dead(self, delivery: Delivery, code: str, reason: str, task: Task | None) -> Verdict:
         """The verdict on a done task that is kept as a dead letter."""

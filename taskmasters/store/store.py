@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ class Store:
         self._engine = engine
         self._secret = str(place.url.password or "")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="taskbus-store")
+        self._at_work: threading.Thread | None = None
         self._dice = random.Random()
 
     async def run(self, work: Callable[[Connection], Returned]) -> Returned:
@@ -60,6 +62,8 @@ class Store:
                 while committing, the transaction may have been done.
             StateDataError: if the database refuses these values.
         """
+        if threading.current_thread() is self._at_work:
+            raise RuntimeError("a transaction cannot wait for another one of the same store")
         return self._thread.submit(self._call, work).result()
 
     def close(self) -> None:
@@ -85,6 +89,7 @@ class Store:
         return f"Store({self.shown!r})"
 
     def _call(self, work: Callable[[Connection], Returned]) -> Returned:
+        self._at_work = threading.current_thread()
         end = time.monotonic() + _PATIENCE
         delay = _FIRST
         while True:

@@ -70,12 +70,12 @@ def test_every_key(tmp_path: Path) -> None:
     assert (full.id, full.type, full.job, full.topic, full.delay, full.offset) == (
         "full", "load", "daily", "loads", 5.0, -3600.0,
     )  # fmt: skip
-    assert full.match.results == {Result.COMPLETE, Result.WARN}
+    assert full.matches[0].results == {Result.COMPLETE, Result.WARN}
     assert full.items is not None
     assert list(full.items.fixed) == ["a", "b", "3"]
     assert full.keep_meta.given == ("x*",)
     assert (small.id, small.topic, small.items, small.delay, small.max_depth) == ("extract>tidy", "tidy", None, 0, None)
-    assert small.match.results == {Result.COMPLETE}
+    assert small.matches[0].results == {Result.COMPLETE}
     assert small.keep_meta.match("workflow")
     assert small.keep_meta.match("traceparent")
     assert not small.keep_meta.match("file")

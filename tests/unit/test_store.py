@@ -61,6 +61,14 @@ def test_a_transaction_is_whole(store: Store) -> None:
     assert asyncio.run(main()) == 5
 
 
+def test_a_transaction_in_a_transaction(tmp_path: Path) -> None:
+    """It would wait for ever, and is refused."""
+    store = open_store(str(tmp_path / "s.db"), THINGS)
+    with pytest.raises(RuntimeError, match="cannot wait for another one"):
+        store.call(lambda tx: store.call(counted))
+    store.close()
+
+
 def test_what_is_there_stays(store: Store) -> None:
     """``insert_new`` leaves a row that is there as it is, and refuses values that do not fit, even in MySQL."""
     store.call(lambda tx: insert_new(tx, things, [{"name": "a", "count": 1}]))

@@ -15,7 +15,7 @@ from apps.cli.task_file import BadLine, TaskFile
 from apps.cli.wait import Waiter
 from bus import BusError, Message, check_topic, connect
 from task.codec import encode
-from task.task import Task, new_id
+from task.task import Dialect, Task, new_id
 
 __all__ = ["command"]
 
@@ -35,6 +35,11 @@ _STDOUT = ("", "-", "/dev/stdout")
 @click.option("--job", metavar="NAME", help="Name of the job of that type.")
 @click.option("--id", metavar="TEXT", help="Id of the task; by default a new one.")
 @click.option("--delay", type=duration, default="0", metavar="TIME", help="Deliver it only after this time.")
+@click.option(
+    "--dialect",
+    type=click.Choice([str(dialect.value) for dialect in Dialect]),
+    help="How to write it: go is for workers of the Go toolkit. By default taskbus, or with --file as it was read.",
+)
 @click.option("--file", metavar="PATH|-", help="Send the tasks of a file of JSON lines; - is standard input.")
 @click.option("--skip-bad", is_flag=True, help="With --file: send the other tasks although some lines are none.")
 @click.option("--wait", is_flag=True, help="Wait until done; print the done task instead of the sent one.")
@@ -49,6 +54,7 @@ def command(
     job: str | None,
     id: str | None,
     delay: float,
+    dialect: str | None,
     file: str | None,
     skip_bad: bool,
     wait: bool,
@@ -74,7 +80,7 @@ def command(
             task = Task(type, value or "", job=job, id=id, meta=dict(meta))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return run_async(_send(bus, [task], topic, delay, waiter))
+        return run_async(_send(bus, _written([task], dialect), topic, delay, waiter))
     if type is not None or job is not None or id is not None or meta:
         raise click.UsageError("--file takes everything from the file: leave out TYPE, VALUE, --job, --id and --meta")
     with TaskFile(file, lambda task: check_topic(topic or task.type)) as tasks:
@@ -85,7 +91,7 @@ def command(
         if not count:
             say(f"{tasks.name} holds no tasks")
             return 0
-        return run_async(_send(bus, _completed(tasks), topic, delay, waiter))
+        return run_async(_send(bus, _written(_completed(tasks), dialect), topic, delay, waiter))
 
 
 def _check(tasks: TaskFile) -> tuple[int, int]:
@@ -109,6 +115,11 @@ def _completed(tasks: TaskFile) -> Iterator[Task]:
         if not isinstance(found, BadLine):
             missing = {"id": found.id or new_id(), "created": found.created or datetime.now(UTC)}
             yield found if found.id and found.created else found.replace(**missing)
+
+
+def _written(tasks: Iterable[Task], dialect: str | None) -> Iterable[Task]:
+    """The same tasks in ``dialect``, or as they are."""
+    return tasks if dialect is None else (task.in_dialect(Dialect(dialect)) for task in tasks)
 
 
 async def _send(url: str, tasks: Iterable[Task], topic: str | None, delay: float, waiter: Waiter | None) -> int:

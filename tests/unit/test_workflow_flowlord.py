@@ -1,0 +1,190 @@
+"""The workflows of flowlord, the Go toolkit's taskmaster, in files of ours: the same tasks, without its defects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from task.task import Task
+from taskmasters.workflow.options import WorkflowOptions
+from tests.flows import START, Flow
+
+#: task = "load:hourly", rule = "cron=0 5 * * * *&offset=-4h&retry_delay=30s", retry = 3, and two phases that depend on
+#: it: one for any job of load, one with require={meta:rows} and meta=table:visits,clicks|keep:7,30.
+PHASES = """
+[[start]]
+cron = "0 5 * * * *"
+offset = "-4h"
+
+[[job]]
+type = "load"
+job = "hourly"
+task = "s3://b/{yyyy}/{mm}/{dd}?hour={yyyy}-{mm}-{dd}T{hh}"
+retry = { count = 3, delay = "30s" }
+
+[[job]]
+type = "index"
+depends_on = "hourly"
+task = "{job.hourly.path}?at={hh}"
+
+[[job]]
+type = "split"
+depends_on = "hourly"
+if.hourly.meta.rows = "*"
+for_each = [{ table = "visits", keep = "7" }, { table = "clicks", keep = "30" }]
+task = "s3://t/{row:table}?keep={row:keep}&rows={job.hourly.meta:rows}"
+"""
+
+
+def test_a_cron_phase_and_its_children(tmp_path: Path) -> None:
+    """The parent has the time of the instant plus offset; the children that of the parent."""
+    flow = Flow(tmp_path, PHASES)
+    (load,) = flow.tick(300.0)
+    assert (load.type, load.job, load.value) == ("load", "hourly", "s3://b/2025/12/31?hour=2025-12-31T20")
+    assert {key: load.meta[key] for key in ("workflow", "cron")} == {"workflow": "flow", "cron": "2026-01-01T00:05:00Z"}
+    flow.done(load, rows="17")
+    assert flow.values() == [
+        "index /2025/12/31?at=20",
+        "split s3://t/visits?keep=7&rows=17",
+        "split s3://t/clicks?keep=30&rows=17",
+    ]
+
+
+def test_require(tmp_path: Path) -> None:
+    """Without the meta that is required the child is not made; its sibling is."""
+    flow = Flow(tmp_path, PHASES)
+    flow.done(*flow.tick(300.0))
+    assert [task.type for task in flow.sent()] == ["index"]
+    assert flow.states["split"] == "skipped"
+
+
+def test_batch_of_hours(tmp_path: Path) -> None:
+    """``for=-24h&by=hour``: from the time to 24 hours before, both included, latest first; times the rows of a file."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "rows.jsonl").write_text('{"name":"a b"}\n{"name":"c"}\n')
+    flow = Flow(
+        tmp_path,
+        """
+        [[start]]
+        cron = "0 6 * * *"
+        [[job]]
+        type = "fill"
+        for_each = { times = "-24h", by = "hour" }
+        task = "{yyyy}-{mm}-{dd}T{hh}"
+        [[job]]
+        type = "named"
+        for_each = { file = "rows.jsonl" }
+        task = "?n={row:name}"
+        """,
+    )
+    values = [task.value for task in flow.tick(6 * 3600)]
+    assert len(values) == 25 + 2
+    assert (values[0], values[1], values[24]) == ("2026-01-01T06", "2026-01-01T05", "2025-12-31T06")
+    assert values[25:] == ["?n=a%20b", "?n=c"]
+
+
+def test_a_file_phase(tmp_path: Path) -> None:
+    """A file that came starts a run, with the name and size of the file."""
+    flow = Flow(
+        tmp_path,
+        """
+        [[start]]
+        done = { type = "files", value = "s3://in/*.json*" }
+        [[job]]
+        type = "load"
+        task = "{request.origin}?lines={meta:linecnt}"
+        """,
+    )
+    flow.done(Task("files", "s3://in/2026/a.json.gz", id="f", meta={"linecnt": "12"}))
+    assert flow.values() == ["load s3://in/2026/a.json.gz?lines=12"]
+
+
+def test_defect_3_children_with_rows_of_their_own(tmp_path: Path) -> None:
+    """A child with columns of its own, of a parent with several values under a meta key: all children are made."""
+    flow = Flow(tmp_path, PHASES)
+    (load,) = flow.tick(300.0)
+    flow.done(load, rows="1,2,3", other="x")
+    assert [task.value for task in flow.sent() if task.type == "split"] == [
+        "s3://t/visits?keep=7&rows=1%2C2%2C3",
+        "s3://t/clicks?keep=30&rows=1%2C2%2C3",
+    ]
+
+
+def test_defect_4_tasks_of_one_batch_stay_apart(tmp_path: Path) -> None:
+    """Tasks of one batch, and attempts within one second, each have a record of their own."""
+    flow = Flow(
+        tmp_path, '[[job]]\ntype = "part"\nfor_each = "1..50"\ntask = "{item}"\nretry = { count = 1, delay = 0 }'
+    )
+    flow.request()
+    parts = flow.sent()
+    assert len({part.id for part in parts}) == 50
+    flow.done(*parts, result="error")
+    flow.done(*flow.sent())
+    tasks = flow.tasks
+    assert len(tasks) == 50
+    assert all([attempt["result"] for attempt in task["attempts"]] == ["error", "complete"] for task in tasks)
+
+
+def test_defect_5_late_is_told_in_time(tmp_path: Path) -> None:
+    """Four hours are four hours, on the same date too, for whatever started the run."""
+    flow = Flow(
+        tmp_path,
+        '[[start]]\ndone.type = "files"\n[[job]]\ntype = "load"\ndeadline = "4h"\n',
+    )
+    flow.done(Task("files", id="f"))
+    assert len(flow.sent()) == 1
+    flow.tick(4 * 3600 - 1)
+    assert flow.run["state"] == "InProgress"
+    flow.tick(1)
+    assert flow.run["state"] == "Failed"
+    assert flow.run["ended"] == "2026-01-01T04:00:00Z"
+
+
+def test_defect_6_runs_are_kept(tmp_path: Path) -> None:
+    """Without a word about it runs are kept for 30 days, not until the next look."""
+    assert WorkflowOptions().keep == 30 * 86400
+    flow = Flow(tmp_path, PHASES)
+    flow.done(*flow.tick(300.0))
+    flow.finish()
+    assert flow.call(lambda tx: flow.engine.forget(tx, flow.now - WorkflowOptions().keep)) == 0
+    assert len(flow.runs()) == 1
+
+
+def test_defect_7_the_same_job_in_two_files(tmp_path: Path) -> None:
+    """Each file's job has its own retries and children, though type and job are the same."""
+    job = '[[job]]\ntype = "load"\njob = "x"\nretry = {retries}\n[[job]]\ntype = "after-{name}"\ndepends_on = "x"\n'
+    names = {"one": 0, "two": 1}
+    flow = Flow(tmp_path, {name: job.format(retries=retries, name=name) for name, retries in names.items()})
+    flow.request("one", id="1")
+    flow.request("two", id="2")
+    one, two = flow.sent()
+    assert flow.done(one, two, result="error") == ["failed", "retried"]
+    (again,) = flow.tick(10.0)
+    flow.done(again)
+    assert flow.values() == ["after-two"]
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_defect_10_a_restart_forgets_nothing(tmp_path: Path, instances: int) -> None:
+    """Retries that wait survive; instants that were missed are made up for; several instances double nothing."""
+    state = str(tmp_path / "s.db")
+    flow = Flow(tmp_path, PHASES.replace("[[start]]", '[[start]]\nmissed = "all"', 1), state)
+    (load,) = flow.tick(300.0)
+    flow.done(load, result="error")
+    assert flow.sent() == []
+    flow.now = START + 3 * 3600
+    flow.restart()
+    others = [Flow(tmp_path, (flow.folder / "flow.toml").read_text(), state) for _ in range(instances - 1)]
+    for other in others:
+        other.now = flow.now
+    sent = [*flow.tick(), *(task for other in others for task in other.tick())]
+    assert sorted(task.meta["cron"] for task in sent) == [
+        "2026-01-01T00:05:00Z",
+        "2026-01-01T01:05:00Z",
+        "2026-01-01T02:05:00Z",
+    ]
+    assert len({task.id for task in sent}) == 3
+    assert load.id in {task.id for task in sent}
+    for one in (flow, *others):
+        one.store.close()
