@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.drains import file_to_file, sqlite_drain
 from benchmarks.footprint import idle_worker, import_seconds
+from benchmarks.processes import scaling
 
 
 def main() -> None:
@@ -35,6 +36,10 @@ def _table(folder: Path, count: int) -> None:
             f"{run.cpu / count * 1e6:.1f}",
             f"{run.peak_mb:.0f}",
         )
+    print()
+    found = scaling(folder)
+    _row("two processes for one", "speedup", "of two bare loops", "", "")
+    _row("CPU-bound tasks on sqlite", f"{found.workers:.2f}", f"{found.bare:.2f}", "", "")
     print()
     _row("footprint", "", "", "", "")
     _row("import task", f"{import_seconds('import task') * 1000:.0f} ms", "", "", "")

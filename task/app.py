@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -88,9 +89,17 @@ def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = Non
         TaskbusError: what keeps it from working.
     """
     from task.logs import setup_logs
+    from task.supervisor.place import own_place
 
-    setup_logs(options.log_level, options.log_format)
+    place = own_place()
+    setup_logs(options.log_level, options.log_format, place.number if place else None)
+    if place is not None:
+        options = dataclasses.replace(options, processes=1, status_port=None, progress=False)
     app = WorkerApp(launch, options, kind=kind)
+    if options.processes > 1:
+        from task.supervisor.supervise import supervise
+
+        return supervise(app)
     with ExitStack() as stack:
         if options.status_port is not None:
             from task.report import Report
@@ -106,7 +115,13 @@ def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = Non
                 if options.progress and sys.stderr.isatty():
                     watchers.append(asyncio.create_task(_show_progress(app)))
 
-            with stop_on_signals(app.stop):
+            async with AsyncExitStack() as running:
+                if place is None:
+                    running.enter_context(stop_on_signals(app.stop))
+                else:
+                    # A hang-up is the parent's to answer.
+                    running.enter_context(stop_on_signals(place.signalled, lambda: None))
+                    await running.enter_async_context(place.reporting(app))
                 try:
                     return await app.run(opened)
                 finally:

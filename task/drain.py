@@ -30,6 +30,10 @@ class Drain:
         self._quiet = max(lease or 0.0, _LEAST) + _MORE
         self._until = monotonic() + self._quiet
 
+    def moved(self, bus: Bus) -> None:
+        """Ask this one from now on: the connection was opened anew."""
+        self._bus = bus
+
     def happened(self, delay: float = 0.0) -> None:
         """Something came, was settled, or was handed back for ``delay`` seconds."""
         self._until = max(self._until, monotonic() + delay + self._quiet)

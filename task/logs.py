@@ -20,7 +20,7 @@ import orjson
 
 from task.times import format_time
 
-__all__ = ["redact", "setup_logs", "show_footer"]
+__all__ = ["process_number", "redact", "setup_logs", "show_footer"]
 
 #: Attributes every log record has; whatever else it carries was given as ``extra``.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -35,10 +35,17 @@ _BARE = re.compile(r"[^\s\"'=\\]+")
 #: Levels of lists and mappings within a field that are kept as such.
 _DEPTH = 4
 _CLEAR = "\r\033[K"
+#: Which of the processes of a parent this one is, if it is one (``--processes``).
+_process: int | None = None
 
 
-def setup_logs(level: str = "info", style: str = "auto") -> None:
-    """Send the ``taskbus`` loggers to stderr, from ``level`` on. ``auto`` writes text to a terminal, JSON elsewhere."""
+def setup_logs(level: str = "info", style: str = "auto", process: int | None = None) -> None:
+    """Send the ``taskbus`` loggers to stderr, from ``level`` on. ``auto`` writes text to a terminal, JSON elsewhere.
+
+    ``process`` is a field of every line, for those who read the lines of several processes.
+    """
+    global _process
+    _process = process
     if style == "auto":
         style = "text" if sys.stderr.isatty() else "json"
     line = _json_line if style == "json" else _text_line
@@ -46,6 +53,11 @@ def setup_logs(level: str = "info", style: str = "auto") -> None:
     logger.handlers[:] = [_Lines(sys.stderr, line, tracebacks=level == "debug")]
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+def process_number() -> int | None:
+    """What :func:`setup_logs` was given as ``process``."""
+    return _process
 
 
 def show_footer(text: str) -> None:
@@ -118,9 +130,12 @@ def _text_line(record: logging.LogRecord, tracebacks: bool) -> str:
 
 
 def _fields(record: logging.LogRecord, tracebacks: bool) -> Iterator[tuple[str, object]]:
+    if _process is not None:
+        yield "process", _process
     for key, value in vars(record).items():
         if key not in _STANDARD and value is not None:
-            yield key, value
+            # A record has a ``process`` of its own, so that it cannot be given as extra.
+            yield "process" if key == "process_" else key, value
     problem = record.exc_info[1] if record.exc_info else None
     if problem is not None:
         yield "exception", f"{type(problem).__name__}: {problem}".removesuffix(": ")

@@ -39,6 +39,9 @@ class WorkerOptions(AppOptions):
     )
     done_topic: str = setting("done", "Topic for done tasks; - for none.", metavar="NAME")
     dead_topic: str | None = setting(None, "Topic for dead letters; by default TOPIC.dead.", metavar="NAME")
+    processes: int = count(
+        1, "Worker processes on this machine, kept alive by a parent; each does tasks as one alone.", least=1
+    )
     max_in_progress: int = count(1, "Tasks done at the same time by this instance.", least=1)
     prefetch: int | None = count(None, "Tasks to hold beyond those in progress; by default measured.")
     isolation: str = choice(
@@ -57,6 +60,9 @@ class WorkerOptions(AppOptions):
         None, "Topic of the delay taskmaster, for retries later than the bus can delay them.", metavar="NAME"
     )
     max_attempts: int = count(20, "Deliveries without an end after which a task is dead-lettered.", least=1)
+    stall_after: float = duration(
+        60.0, "Reconnect when tasks are ready and none has come for this long; 0 for never. On buses that tell depth."
+    )
     lifetime: int | None = count(None, "End after this many tasks.", least=1)
     drain: bool = setting(False, "End when the topic is empty and everything is settled.")
     ack: str = choice("on-done", ("on-done", "on-receipt"), "When a task is acknowledged; on-receipt may lose it.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from bus import BusError, Capabilities, Consumer, Delivery, Producer
@@ -20,6 +20,7 @@ from task.recorder import Recorder
 from task.settler import Settler
 from task.stats import Stats
 from task.verdict import Judge, Verdict
+from task.watchdog import Watchdog
 from task.window import Window
 
 __all__ = ["Receiver"]
@@ -58,6 +59,8 @@ class Receiver:
         atomic: bool = False,
         recorder: Recorder | None = None,
         drain: Drain | None = None,
+        watchdog: Watchdog | None = None,
+        reopen: Callable[[], Awaitable[tuple[Consumer, Producer]]] | None = None,
     ) -> None:
         self._options = options
         self._judge = judge
@@ -65,7 +68,10 @@ class Receiver:
         self._stats = stats
         self._consumer = consumer
         self._drain = drain
+        self._watchdog = watchdog
+        self._reopen = reopen
         self._recorder = recorder
+        self._atomic = atomic
         self._admission = Admission(kind, options, judge)
         self._settler = Settler(consumer, producer, stats, atomic=atomic, lost=self._lost)
         self._at_most_once = judge.at_most_once
@@ -75,6 +81,7 @@ class Receiver:
         #: Everything received and not yet settled, with its assignment if it became one.
         self._held: dict[Delivery, Assignment | None] = {}
         self._refused: list[Verdict] = []
+        self._settling = False
         self._begun = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -86,13 +93,19 @@ class Receiver:
 
     @property
     def trouble(self) -> str:
-        """What keeps results from being delivered; empty if nothing does."""
-        return self._settler.trouble
+        """What keeps results from being delivered or tasks from coming; empty if nothing does."""
+        return self._settler.trouble or (self._watchdog.trouble if self._watchdog is not None else "")
 
     @property
     def held(self) -> int:
         """Deliveries received and not yet settled."""
         return len(self._held)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has done as many tasks as its lifetime is long."""
+        lifetime = self._options.lifetime
+        return lifetime is not None and self._begun >= lifetime
 
     def stop(self) -> None:
         """Receive no more, let running tasks end within the kill time, hand back the rest. A second call hastens."""
@@ -109,7 +122,7 @@ class Receiver:
         """
         self._launcher.start(self._recorder)
         loops = [asyncio.create_task(loop()) for loop in (self._settle_loop, self._keep_loop)]
-        receive = asyncio.create_task(self._receive_loop())
+        receive = asyncio.create_task(self._receive_watched())
         stop = asyncio.create_task(self._stop.wait())
         self.receiving = True
         try:
@@ -134,6 +147,31 @@ class Receiver:
         mine = asyncio.ensure_future(waiting)
         await asyncio.wait([mine, *tasks], return_when=asyncio.FIRST_COMPLETED)
         await _end(mine)
+
+    async def _receive_watched(self) -> None:
+        """Receive until the input ends, from a new connection whenever the watchdog finds this one deaf."""
+        watchdog, reopen = self._watchdog, self._reopen
+        if watchdog is None or reopen is None:
+            await self._receive_loop()
+            return
+        while True:
+            receive = asyncio.create_task(self._receive_loop())
+            stalled = asyncio.create_task(watchdog.stalled(self._asking))
+            try:
+                await asyncio.wait([receive, stalled], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(receive, stalled)
+            if not receive.cancelled():
+                receive.result()
+                return
+            stalled.result()
+            if self._asking():  # what came at the last moment is done first
+                self._consumer, producer = await reopen()
+                self._settler = Settler(self._consumer, producer, self._stats, atomic=self._atomic, lost=self._lost)
+
+    def _asking(self) -> bool:
+        """Whether nothing is held or being settled, so that all there is to do is to receive."""
+        return not self._held and not self._settling
 
     async def _receive_loop(self) -> None:
         consumer, drain = self._consumer, self._drain
@@ -215,8 +253,10 @@ class Receiver:
                 self._launcher.recording = self._window.wide
                 verdicts += map(self._judge.ended, ended)
             if verdicts:
+                self._settling = True
                 await self._settler.settle(verdicts)
                 self._settled(verdicts)
+                self._settling = False
 
     def _settled(self, verdicts: Sequence[Verdict]) -> None:
         held, results = self._held, self._stats.results

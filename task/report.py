@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import monotonic
 
+from task.stats import Stats
 from task.status import Metric
 from task.worker_app import WorkerApp
 
-__all__ = ["Report"]
+__all__ = ["Report", "in_progress", "worker_metrics"]
 
 _RESULTS = ("complete", "error", "alert", "warn")
 
@@ -23,7 +24,6 @@ class Report:
     def statistics(self) -> dict[str, object]:
         """Everything, for people and scripts."""
         app, stats = self._app, self._app.stats
-        now = monotonic()
         return {
             "app": "worker",
             "type": app.kind,
@@ -36,18 +36,10 @@ class Report:
             "results": dict(stats.results),
             "mean_task_seconds": round(stats.seconds / stats.runs, 6) if stats.runs else None,
             "held": app.receiver.held if app.receiver else 0,
-            "in_progress": [
-                {
-                    "id": assignment.task.id,
-                    "value": assignment.task.value,
-                    "attempt": assignment.delivery.attempt,
-                    "seconds": round(now - assignment.began, 3) if assignment.began else 0.0,
-                    "progress": assignment.context._progress,
-                }
-                for assignment in (app.launcher.running() if app.launcher else [])
-            ],
+            "in_progress": in_progress(app),
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors,
+            "stalls": stats.stalls,
             "bus": {"ok": app.bus_health.ok, "detail": app.bus_health.detail},
         }
 
@@ -66,21 +58,41 @@ class Report:
 
     def metrics(self) -> Iterator[Metric]:
         """The same for Prometheus."""
-        app, stats = self._app, self._app.stats
-        label = {"task_type": app.kind}
-        results = stats.results
-        yield Metric("taskbus_tasks_received_total", "counter", "Tasks received.", stats.received, label)
-        for result in _RESULTS:
-            yield Metric(
-                "taskbus_tasks_total", "counter", "Tasks done, by result.", results[result], {**label, "result": result}
-            )
-        for name, help in (("retried", "Attempts to be repeated."), ("dead", "Tasks dead-lettered.")):
-            yield Metric(f"taskbus_tasks_{name}_total", "counter", help, results[name], label)
-        yield Metric("taskbus_tasks_released_total", "counter", "Tasks handed back.", results["released"], label)
-        yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)
-        yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
+        app = self._app
         running = len(app.launcher.running()) if app.launcher else 0
-        yield Metric("taskbus_tasks_in_progress", "gauge", "Tasks being done now.", running, label)
-        yield Metric("taskbus_task_seconds_sum", "summary", "Seconds user code ran.", stats.seconds, label)
-        yield Metric("taskbus_task_seconds_count", "summary", "Times user code ran.", stats.runs, label)
-        yield Metric("taskbus_ready", "gauge", "1 while ready to do tasks.", int(self.ready()[0]), label)
+        return worker_metrics(app.stats, running, self.ready()[0], {"task_type": app.kind})
+
+
+def in_progress(app: WorkerApp) -> list[dict[str, object]]:
+    """What is being done right now."""
+    now = monotonic()
+    return [
+        {
+            "id": assignment.task.id,
+            "value": assignment.task.value,
+            "attempt": assignment.delivery.attempt,
+            "seconds": round(now - assignment.began, 3) if assignment.began else 0.0,
+            "progress": assignment.context._progress,
+        }
+        for assignment in (app.launcher.running() if app.launcher else [])
+    ]
+
+
+def worker_metrics(stats: Stats, running: int, ready: bool, label: Mapping[str, str]) -> Iterator[Metric]:
+    """What a worker, or several together, tells Prometheus."""
+    results = stats.results
+    yield Metric("taskbus_tasks_received_total", "counter", "Tasks received.", stats.received, label)
+    for result in _RESULTS:
+        yield Metric(
+            "taskbus_tasks_total", "counter", "Tasks done, by result.", results[result], {**label, "result": result}
+        )
+    for name, help in (("retried", "Attempts to be repeated."), ("dead", "Tasks dead-lettered.")):
+        yield Metric(f"taskbus_tasks_{name}_total", "counter", help, results[name], label)
+    yield Metric("taskbus_tasks_released_total", "counter", "Tasks handed back.", results["released"], label)
+    yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)
+    yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
+    yield Metric("taskbus_stalls_total", "counter", "Reconnections as none came.", stats.stalls, label)
+    yield Metric("taskbus_tasks_in_progress", "gauge", "Tasks being done now.", running, label)
+    yield Metric("taskbus_task_seconds_sum", "summary", "Seconds user code ran.", stats.seconds, label)
+    yield Metric("taskbus_task_seconds_count", "summary", "Times user code ran.", stats.runs, label)
+    yield Metric("taskbus_ready", "gauge", "1 while ready to do tasks.", int(ready), label)

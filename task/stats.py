@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["Stats"]
 
@@ -25,6 +27,8 @@ class Stats:
         self.bus_errors = 0
         #: Tasks that a shutdown cut short; they were handed back.
         self.interrupted = 0
+        #: Times the worker reconnected because tasks were ready and none came.
+        self.stalls = 0
         self.last_received: float | None = None
 
     @property
@@ -32,3 +36,19 @@ class Stats:
         """Tasks that came to an end."""
         results = self.results
         return results["complete"] + results["error"] + results["alert"] + results["warn"]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What can be added up, as JSON has it."""
+        return {"results": dict(self.results), **{name: getattr(self, name) for name in _SUMS}}
+
+    def plus(self, snapshot: Mapping[str, Any]) -> Stats:
+        """These counters and those of ``snapshot`` together, as new ones since the same time."""
+        total = Stats()
+        total.since = self.since
+        total.results = self.results + Counter(snapshot["results"])
+        for name in _SUMS:
+            setattr(total, name, getattr(self, name) + snapshot[name])
+        return total
+
+
+_SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls")

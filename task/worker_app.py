@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -12,7 +11,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from bus import Bus, BusURL, Consumer, Health, check_group, check_topic, connect, dead_topic, parse_url
+from bus import BusURL, Consumer, Health, Producer, check_group, check_topic, dead_topic, parse_url
+from task.connection import Connection
 from task.drain import Drain
 from task.errors import SettingsError
 from task.exits import Exit
@@ -23,6 +23,7 @@ from task.recorder import open_recorder
 from task.retry import Backoff
 from task.stats import Stats
 from task.verdict import Judge
+from task.watchdog import Watchdog
 from task.worker import Launch, worker_type
 
 __all__ = ["WorkerApp", "endpoint"]
@@ -137,17 +138,22 @@ class WorkerApp:
         options = self.options
         backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
         self.launcher = launcher = Launcher(self._launch, options)
-        async with contextlib.AsyncExitStack() as stack:
-            source = await stack.enter_async_context(connect(self.source))
-            target = source if self.target == self.source else await stack.enter_async_context(connect(self.target))
-            # Closed in the opposite order: what is unsettled is handed back before the output goes.
-            producer = await stack.enter_async_context(await target.producer())
-            self.consumer = await stack.enter_async_context(await source.consumer(self.topic, self.group))
+        async with Connection(self.source, self.target, self.topic, self.group) as connection:
+            self.consumer = connection.consumer
             opened()
+
+            drain = self._drain(connection)
+
+            async def reopen() -> tuple[Consumer, Producer]:
+                await connection.reopen()
+                if drain is not None:
+                    drain.moved(connection.source)
+                self.consumer = connection.consumer
+                return connection.consumer, connection.producer
+
             recorder = None
             if self.consumer.epoch is not None:
                 recorder = open_recorder(str(self.source), self.topic, self.group, self.consumer.epoch)
-            atomic = target is source and source.capabilities.atomic_finish
             judge = Judge(
                 topic=self.topic,
                 group=self.group,
@@ -156,7 +162,7 @@ class WorkerApp:
                 retries=options.retries,
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
-                identity=None if atomic or target.capabilities.dedupe is None else self._identity(self.consumer),
+                identity=self._identity(connection),
                 at_most_once=options.ack == "on-receipt",
                 longest_delay=source.capabilities.nack_delay or 0.0,
                 delay_topic=options.delay_topic,
@@ -167,12 +173,14 @@ class WorkerApp:
                 judge,
                 launcher,
                 self.stats,
-                self.consumer,
-                producer,
-                source.capabilities,
-                atomic=atomic,
+                connection.consumer,
+                connection.producer,
+                connection.source.capabilities,
+                atomic=connection.atomic,
                 recorder=recorder,
-                drain=self._drain(source, self.consumer),
+                drain=drain,
+                watchdog=self._watchdog(connection),
+                reopen=reopen,
             )
             _log.info(
                 "working",
@@ -185,7 +193,7 @@ class WorkerApp:
                     "out": str(self.target),
                 },
             )
-            watch = asyncio.create_task(self._watch(source))
+            watch = asyncio.create_task(self._watch(connection))
             try:
                 await self.receiver.run()
             finally:
@@ -194,22 +202,31 @@ class WorkerApp:
                     recorder.close(forget=not self.receiver.held)
             return self._summary()
 
-    def _identity(self, consumer: Consumer) -> str | None:
+    def _identity(self, connection: Connection) -> str | None:
         """What no other consumer's deliveries have in common; None if their ids may come again with other messages."""
-        if consumer.epoch is None:
+        epoch = connection.consumer.epoch
+        if connection.atomic or connection.target.capabilities.dedupe is None or epoch is None:
             return None
-        parts = "\n".join((str(self.source), self.topic, self.group, consumer.epoch))
+        parts = "\n".join((str(self.source), self.topic, self.group, epoch))
         return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
-    def _drain(self, source: Bus, consumer: Consumer) -> Drain | None:
+    def _drain(self, connection: Connection) -> Drain | None:
+        source = connection.source
         if not self.options.drain or source.capabilities.finite:
             return None
-        return Drain(source, self.topic, self.group, consumer.lease)
+        return Drain(source, self.topic, self.group, connection.consumer.lease)
 
-    async def _watch(self, source: Bus) -> None:
+    def _watchdog(self, connection: Connection) -> Watchdog | None:
+        able, after = connection.source.capabilities, self.options.stall_after
+        # Where messages are assigned ahead, what is ready may well be somebody else's to take.
+        if not after or not able.depth or able.partitioned or able.finite:
+            return None
+        return Watchdog(after, self.stats, connection.depth)
+
+    async def _watch(self, connection: Connection) -> None:
         """Keep the health shown on the status page fresh."""
         while True:
-            self.bus_health = await source.health()
+            self.bus_health = await connection.source.health()
             await asyncio.sleep(_HEALTH_TICK)
 
     def _summary(self) -> Exit:

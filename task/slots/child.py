@@ -25,13 +25,13 @@ from task.worker import Launch, is_async
 __all__ = ["main"]
 
 
-def main(fd: int, target: str, level: str, style: str) -> None:
+def main(fd: int, target: str, level: str, style: str, process: int | None) -> None:
     """Serve the application at the other end of ``fd`` with the worker that ``target`` names."""
     # The application decides when its workers stop, also where a service manager signals every process. A handler
     # and not SIG_IGN, which programs that the worker starts would inherit.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
-    setup_logs(level, style)
+    setup_logs(level, style, process)
     frames = Frames(socket.socket(fileno=fd))
     # It listens already while the worker is loaded, which may hang: the application may go meanwhile.
     child = _Child(frames)

@@ -16,6 +16,7 @@ from typing import Any
 from task.assignment import Assignment
 from task.codec import encode
 from task.execute import begin, conclude
+from task.logs import process_number
 from task.outcome import Outcome, Result
 from task.slots.frames import Frames
 from task.slots.thread import Executor
@@ -28,7 +29,8 @@ __all__ = ["ProcessExecutor"]
 #: does: a file of the user's may be called bus.py.
 _BOOT = (
     "import json,sys; a=json.loads(sys.argv[1]); sys.path.insert(0,a['home']); "
-    "from task.slots.child import main; sys.path[:]=a['path']; main(a['fd'],a['target'],a['level'],a['style'])"
+    "from task.slots.child import main; sys.path[:]=a['path']; "
+    "main(a['fd'],a['target'],a['level'],a['style'],a['process'])"
 )
 _HOME = str(Path(__file__).parents[2])
 #: Seconds a process that has closed its connection gets to end by itself.
@@ -85,6 +87,7 @@ class ProcessExecutor(Executor):
             "target": self._target,
             "level": self._level,
             "style": self._style,
+            "process": process_number(),
         }
         self._frames = frames = Frames(ours)
         try:

@@ -258,7 +258,7 @@ def test_documented_events_are_logged() -> None:
     """Every event that docs/observing.md lists is one the code logs."""
     table = (ROOT / "docs" / "observing.md").read_text().partition("| Event |")[2].partition("\n\n")[0]
     events = set(re.findall(r"`([a-z-]+)`", re.sub(r"\|[^|]*\|$", "", table, flags=re.MULTILINE)))
-    source = "".join(path.read_text() for path in (ROOT / "task").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "task").rglob("*.py"))
 
     assert "task-dead" in events
     assert {event for event in events if f'"event": "{event}"' not in source} == {

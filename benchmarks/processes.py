@@ -1,0 +1,100 @@
+"""What a second worker process brings: a drain of CPU-bound tasks with one process and with two.
+
+Beside it what the machine gives: the same work as bare loops, with no bus between them, in one process and in two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import bus
+from task import Task, encode
+
+__all__ = ["Scaling", "scaling"]
+
+_BURN = """
+def burn():
+    total = 0
+    for number in range(20_000):
+        total += number * number
+    return total
+"""
+_WORKER = (
+    _BURN
+    + """
+from task import Worker, complete, run
+
+
+class Burn(Worker):
+    type = "burn"
+
+    def do_task(self, ctx):
+        return complete(str(burn()))
+
+
+if __name__ == "__main__":
+    run(Burn)
+"""
+)
+_ROOT = Path(__file__).parent.parent
+
+
+class Scaling(NamedTuple):
+    """How many times faster two processes are than one: bare loops, and workers draining a sqlite bus."""
+
+    bare: float
+    workers: float
+
+
+def scaling(folder: Path, count: int = 3000, times: int = 3) -> Scaling:
+    """Measure with ``count`` tasks of about a millisecond each. Starting the processes is part of the time.
+
+    Each is done ``times`` times, in turns, and its shortest time counts: what else runs disturbs it least.
+    """
+    (folder / "burn.py").write_text(_WORKER)
+    rounds = [[measure(folder, count, n) for measure in (_bare, _drain) for n in (1, 2)] for _ in range(times)]
+    bare, bares, one, two = (min(seconds) for seconds in zip(*rounds, strict=True))
+    return Scaling(bare=bare / bares, workers=one / two)
+
+
+def _bare(folder: Path, count: int, processes: int) -> float:
+    """Seconds until ``processes`` loops have done ``count`` pieces of work together."""
+    code = f"{_BURN}\nfor _ in range({count // processes}): burn()"
+    began = time.perf_counter()
+    running = [subprocess.Popen([sys.executable, "-c", code], cwd=folder) for _ in range(processes)]
+    if sum(abs(process.wait()) for process in running):
+        raise RuntimeError("a bare loop failed")
+    return time.perf_counter() - began
+
+
+def _drain(folder: Path, count: int, processes: int) -> float:
+    """Seconds a worker application with ``processes`` processes takes for ``count`` tasks on a new sqlite bus."""
+    url = f"sqlite:{folder}/burn-{time.monotonic_ns()}.db"
+    asyncio.run(_fill(url, count))
+    command = [sys.executable, "burn.py", "--bus", url, "--drain", "--processes", str(processes)]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [*command, "--log-level", "warning"], cwd=folder, env={**os.environ, "PYTHONPATH": str(_ROOT)}, check=False
+    )
+    seconds = time.perf_counter() - began
+    found = asyncio.run(_done(url))
+    if done.returncode or found != count:
+        raise RuntimeError(f"{count} tasks went in, {found} came out, exit code {done.returncode}")
+    return seconds
+
+
+async def _fill(url: str, count: int) -> None:
+    async with bus.connect(url) as connection, await connection.producer() as producer:
+        tasks = [bus.Message("burn", encode(Task("burn", id=f"{number}"))) for number in range(count)]
+        await producer.publish_many(tasks)
+
+
+async def _done(url: str) -> int:
+    async with bus.connect(url) as connection:
+        return (await connection.depth("done", "count")).ready
