@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-servers check bench clean
+.PHONY: help demo test test-servers brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -23,11 +23,17 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.core
 demo: $(VENV)/.core ## Cron, two workers, a chain and a second worker, live, in half a minute; BUS=URL names a bus
 	$(BIN)/python -m apps.demo $(if $(BUS),'$(BUS)')
 
-test: $(VENV)/.dev ## Run every test that needs no server
+test: $(VENV)/.dev ## Run every test that needs no server; with CI set, all
 	$(BIN)/python -m pytest -q
 
-test-servers: $(VENV)/.dev ## Run the tests that need real servers: NATS, NSQ, PostgreSQL, MariaDB
-	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q tests/connected tests/conformance/test_nats.py tests/conformance/test_nsq.py tests/unit/test_store.py tests/unit/test_store_outbox.py tests/unit/test_workflow_engine.py
+test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and databases
+	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q
+
+brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
+	@$(BIN)/python -m tests.servers.brokers up
+
+brokers-stop: ## End what `make brokers` started, and nothing else
+	@$(BIN)/python -m tests.servers.brokers down
 
 check: $(VENV)/.dev ## Lint and type-check
 	$(BIN)/ruff check .

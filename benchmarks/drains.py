@@ -13,7 +13,7 @@ import orjson
 import bus
 from benchmarks.measure import Run, run_worker, task_line, write_tasks
 
-__all__ = ["bare_file_loop", "bare_sqlite_loop", "file_to_file", "sqlite_drain"]
+__all__ = ["bare_file_loop", "bare_sqlite_loop", "file_to_file", "now_text", "sqlite_drain"]
 
 #: Tasks the bare SQLite loop takes in one transaction.
 _BATCH = 500
@@ -36,10 +36,10 @@ def bare_file_loop(source: Path, target: Path) -> float:
     with source.open("rb") as lines, target.open("wb") as out:
         for line in lines:
             task = orjson.loads(line)
-            task["started"] = _now()
+            task["started"] = now_text()
             task["result"] = "complete"
             task["msg"] = ""
-            task["completed"] = _now()
+            task["completed"] = now_text()
             out.write(orjson.dumps(task) + b"\n")
     return time.perf_counter() - began
 
@@ -70,10 +70,10 @@ def bare_sqlite_loop(path: Path, count: int) -> float:
         results = []
         for _, body in rows:
             task = orjson.loads(body)
-            task["started"] = _now()
+            task["started"] = now_text()
             task["result"] = "complete"
             task["msg"] = ""
-            task["completed"] = _now()
+            task["completed"] = now_text()
             results.append((orjson.dumps(task),))
         database.execute("BEGIN IMMEDIATE")
         database.executemany("INSERT INTO done (body) VALUES (?)", results)
@@ -101,5 +101,6 @@ def _expect(found: int, count: int) -> None:
         raise RuntimeError(f"{count} tasks went in and {found} done tasks came out")
 
 
-def _now() -> str:
+def now_text() -> str:
+    """This moment, as a task tells it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Run", "rss_mb", "run_worker", "task_line", "write_tasks"]
+__all__ = ["Run", "rss_mb", "run_child", "run_worker", "task_line", "write_tasks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,11 @@ def run_worker(args: Sequence[str], folder: Path) -> Run:
     Raises:
         RuntimeError: if it does not exit with 0.
     """
-    command = [sys.executable, "-m", "apps.cli.main", "worker", "noop", "--log-level", "warning", *args]
+    return run_child([sys.executable, "-m", "apps.cli.main", "worker", "noop", "--log-level", "warning", *args], folder)
+
+
+def run_child(command: Sequence[str], folder: Path) -> Run:
+    """Run ``command`` to its end, in ``folder``. Raises as :func:`run_worker`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment)

@@ -198,6 +198,10 @@ class Consumer(_Closing, ABC):
             await producer.publish_many(messages)
         await self.ack(deliveries)
 
+    async def terminate(self, deliveries: Sequence[Delivery], *, reason: str) -> None:
+        """Give these up, their dead letters being confirmed: as :meth:`ack`, and the bus may say so."""
+        await self.ack(deliveries)
+
     @abstractmethod
     async def close(self) -> None:
         """Release every unsettled delivery to the bus and let go.

@@ -33,11 +33,13 @@ _BUILT_IN = {
     adapter.scheme: adapter
     for adapter in (
         Adapter("file", "bus.file", "FileBus"),
+        Adapter("kafka", "bus.kafka", "KafkaBus", "kafka"),
         Adapter("lines", "bus.lines", "LinesBus"),
         Adapter("memory", "bus.memory", "MemoryBus"),
         Adapter("nats", "bus.nats", "NatsBus", "nats"),
         Adapter("nsq", "bus.nsq", "NsqBus", "nsq"),
         Adapter("null", "bus.null", "NullBus"),
+        Adapter("pubsub", "bus.pubsub", "PubsubBus", "pubsub"),
         Adapter("sqlite", "bus.sql", "SqliteBus"),
         Adapter("stdio", "bus.lines", "LinesBus"),
     )

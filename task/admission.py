@@ -8,6 +8,7 @@ from bus import Delivery
 from task.assignment import Assignment
 from task.codec import decode
 from task.context import Context
+from task.delaying import attempts_before
 from task.errors import DecodeError
 from task.options import WorkerOptions
 from task.task import Task, derive_id
@@ -38,15 +39,16 @@ class Admission:
             data["id"] = derive_id("message", self._judge.topic, delivery.id, task.type, task.value)
         if data["type"] != self._type:
             return self._wrong_type(delivery, task)
-        if delivery.attempt > self._judge.max_attempts:
+        attempt = delivery.attempt + attempts_before(task) if "meta" in data else delivery.attempt
+        if attempt > self._judge.max_attempts:
             reason = (
-                f"delivered {delivery.attempt} times and never brought to an end (max_attempts is "
+                f"delivered {attempt} times and never brought to an end (max_attempts is "
                 f"{self._judge.max_attempts}): it may be killing its worker"
             )
             return self._judge.dead(delivery, "too-many-attempts", reason, task)
         if "meta" in data and (verdict := self._by_time(delivery, task)) is not None:
             return verdict
-        return Assignment(delivery, task, Context(task, delivery.attempt, self._limit))
+        return Assignment(delivery, task, Context(task, attempt, self._limit))
 
     def _wrong_type(self, delivery: Delivery, task: Task) -> Verdict:
         reason = f"a task of type {task.type!r} on a topic of {self._type!r} tasks"
@@ -71,5 +73,5 @@ class Admission:
             if key == "expires" and seconds <= 0:
                 return self._judge.dead(delivery, "expired", f"expired at {text}", task)
             if key == "not_before" and seconds > 0:
-                return self._judge.released(delivery, seconds)
+                return self._judge.later(delivery, task, seconds)
         return None

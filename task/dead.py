@@ -1,24 +1,29 @@
 """Dead letters: what cannot be done is kept, with the reason and the original bytes.
 
 A dead letter is one JSON object: ``dead`` (when), ``code`` and ``reason``, where it came from (``topic``, ``group``,
-``message_id``), ``attempts`` and ``history``, the task's ``type`` and ``id`` when they could be read, and the original
-message as ``body`` (text) or ``body_base64``. One too large for its bus is split over several letters, with ``part``
-(from 1) and ``parts``; their ``body_base64`` joined in order is the original.
+``message_id``), ``attempts``, ``history`` (reasons of earlier nacks) and ``tries`` (what each attempt ended with) where
+these are known, the task's ``type`` and ``id`` when they could be read, and the original message as ``body`` (text) or
+``body_base64``. One too large for its bus is split over several letters, with ``part`` (from 1) and ``parts``; their
+``body_base64`` joined in order is the original.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from bus import Delivery
+from task.delaying import attempts_before
 from task.task import Task
 from task.times import now_text
 
-__all__ = ["dead_letter", "original", "split_dead_letter"]
+__all__ = ["DEAD", "dead_letter", "original", "split_dead_letter"]
 
+#: Meta key of a done task whose worker made a dead letter of it too: the letter's code.
+DEAD = "dead"
 #: Bytes of a letter that are not its body; generous.
 _ENVELOPE = 4096
 #: Longest reason, and each entry of the history, kept in a letter.
@@ -28,10 +33,22 @@ _SHORT = 200
 
 
 def dead_letter(
-    delivery: Delivery, *, topic: str, group: str | None, reason: str, code: str, task: Task | None = None
+    delivery: Delivery,
+    *,
+    topic: str,
+    group: str | None,
+    reason: str,
+    code: str,
+    task: Task | None = None,
+    tries: Sequence[Mapping[str, object]] = (),
+    dead: str | None = None,
 ) -> bytes:
-    """The letter for one delivery. ``code`` is short and stable, ``reason`` is for people."""
+    """The letter for one delivery. ``code`` is short and stable, ``reason`` is for people; ``dead`` None is now."""
     letter = _envelope(delivery, topic, group, reason, code, task)
+    if dead is not None:
+        letter["dead"] = dead
+    if tries:
+        letter["tries"] = list(tries)
     try:
         letter["body"] = delivery.body.decode()
     except UnicodeDecodeError:
@@ -76,7 +93,7 @@ def _envelope(
     if group is not None:
         letter["group"] = group
     letter["message_id"] = delivery.id
-    letter["attempts"] = delivery.attempt
+    letter["attempts"] = delivery.attempt + (attempts_before(task) if task is not None else 0)
     if delivery.history:
         letter["history"] = [_clean(entry) for entry in delivery.history]
     if task is not None:

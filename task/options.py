@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from task.codec import DEFAULT_MAX_SIZE
+from task.retry import KINDS
 from task.setting import choice, count, duration, setting, size
 
 __all__ = ["DEFAULT_BUS", "AppOptions", "WorkerOptions"]
@@ -50,10 +51,11 @@ class WorkerOptions(AppOptions):
     kill_time: float = duration(10.0, "On shutdown, time for running tasks to end.")
     retries: int = count(0, "How often a task that ends with error is tried again.")
     retry_delay: float = duration(1.0, "Delay before the first retry.")
-    retry_backoff: str = choice(
-        "exponential", ("exponential", "fibonacci", "fixed"), "How the delay grows from retry to retry."
-    )
+    retry_backoff: str = choice("exponential", KINDS, "How the delay grows from retry to retry.")
     retry_max_delay: float = duration(900.0, "Longest delay between retries.")
+    delay_topic: str | None = setting(
+        None, "Topic of the delay taskmaster, for retries later than the bus can delay them.", metavar="NAME"
+    )
     max_attempts: int = count(20, "Deliveries without an end after which a task is dead-lettered.", least=1)
     lifetime: int | None = count(None, "End after this many tasks.", least=1)
     drain: bool = setting(False, "End when the topic is empty and everything is settled.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from time import monotonic
 
-from bus import BusError, Capabilities, Consumer, Delivery, Depth, Producer
+from bus import BusError, Capabilities, Consumer, Delivery, Producer
 from task.admission import Admission
 from task.assignment import Assignment
 from task.context import CancelReason
+from task.drain import Drain
 from task.errors import WorkerError
 from task.launcher import Launcher
 from task.options import WorkerOptions
@@ -26,6 +27,8 @@ __all__ = ["Receiver"]
 _log = logging.getLogger("taskbus.worker")
 #: Seconds between looks at leases, time limits and stalls while anything is held.
 _TICK = 0.1
+#: Seconds between looks at whether what is held is still ours, on a bus whose leases have no length.
+_LOOK = 1.0
 #: Seconds results of tiny tasks may wait for more, to be settled in one batch.
 _LINGER = 0.002
 #: Seconds after which a running task counts as long, and what waits behind it is handed back.
@@ -54,14 +57,14 @@ class Receiver:
         *,
         atomic: bool = False,
         recorder: Recorder | None = None,
-        depth: Callable[[], Awaitable[Depth]] | None = None,
+        drain: Drain | None = None,
     ) -> None:
         self._options = options
         self._judge = judge
         self._launcher = launcher
         self._stats = stats
         self._consumer = consumer
-        self._depth = depth
+        self._drain = drain
         self._recorder = recorder
         self._admission = Admission(kind, options, judge)
         self._settler = Settler(consumer, producer, stats, atomic=atomic, lost=self._lost)
@@ -133,7 +136,7 @@ class Receiver:
         await _end(mine)
 
     async def _receive_loop(self) -> None:
-        consumer, drain = self._consumer, self._options.drain
+        consumer, drain = self._consumer, self._drain
         while True:
             limit = self._free()
             if limit == 0:
@@ -145,7 +148,7 @@ class Receiver:
             deliveries = await consumer.receive(limit, _DRAIN_TICK if drain else None)
             if deliveries:
                 await self._admit(deliveries)
-            elif consumer.ended or (drain and await self._drained()):
+            elif consumer.ended or (drain and not self._held and await drain.empty()):
                 return
 
     def _free(self) -> int:
@@ -162,15 +165,6 @@ class Receiver:
             # Refilled by halves: asking again for every single task would cost more than doing it.
             return -1
         return free if free > 0 else -1
-
-    async def _drained(self) -> bool:
-        if self._held or self._depth is None:
-            return False
-        try:
-            return (await self._depth()).total == 0
-        except BusError as error:
-            _log.warning("cannot tell whether the topic is empty: %s", error, extra={"event": "depth-failed"})
-            return False
 
     async def _admit(self, deliveries: Sequence[Delivery]) -> None:
         self._stats.received += len(deliveries)
@@ -231,6 +225,8 @@ class Receiver:
                 continue  # its lease was lost while it was being settled
             del held[verdict.delivery]
             results[verdict.result] += 1
+            if self._drain is not None:
+                self._drain.happened(verdict.delay)
             assignment = verdict.assignment
             if assignment is not None and assignment.outcome is None and not assignment.crashed:
                 self._stats.interrupted += 1
@@ -243,14 +239,16 @@ class Receiver:
 
     async def _keep_loop(self) -> None:
         lease = self._consumer.lease
-        due = monotonic() + lease / 3 if lease else float("inf")
+        # Where a lease has no length it may yet be lost, as when a partition moves to another consumer.
+        period = lease / 3 if lease else _LOOK
+        due = monotonic() + period
         while True:
             if not self._held:
                 await self._busy.wait()
-                due = monotonic() + lease / 3 if lease else float("inf")
+                due = monotonic() + period
             await asyncio.sleep(_TICK if lease is None else min(_TICK, lease / 6))
-            if monotonic() >= due and lease:
-                due = monotonic() + lease / 3
+            if monotonic() >= due:
+                due = monotonic() + period
                 await self._extend()
             self._launcher.enforce_limits()
             self._hand_back_behind_long_ones()

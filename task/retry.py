@@ -6,14 +6,18 @@ import math
 from dataclasses import dataclass, field
 from random import Random
 
-__all__ = ["Backoff"]
+__all__ = ["KINDS", "Backoff"]
+
+#: How delays may grow.
+KINDS = ("exponential", "fibonacci", "linear", "fixed")
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """Delays that grow from failure to failure. All are seconds.
 
-    ``exponential``: ``first`` × 1, 2, 4, 8 …; ``fibonacci``: ``first`` × 1, 1, 2, 3, 5 …; ``fixed``: always ``first``.
+    ``exponential``: ``first`` × 1, 2, 4, 8 …; ``fibonacci``: ``first`` × 1, 1, 2, 3, 5 …;
+    ``linear``: ``first`` × 1, 2, 3, 4 …; ``fixed``: always ``first``.
     None exceeds ``max_delay``. With ``jitter`` the random half of an exponential delay keeps tasks that failed together
     from coming back together: it lies between half of the delay and the whole.
 
@@ -28,8 +32,8 @@ class Backoff:
     rng: Random = field(default_factory=Random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("exponential", "fibonacci", "fixed"):
-            raise ValueError(f"{self.kind!r} is none of exponential, fibonacci, fixed")
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.kind!r} is none of {', '.join(KINDS)}")
         for name in ("first", "max_delay"):
             seconds = getattr(self, name)
             if not (math.isfinite(seconds) and seconds >= 0):
@@ -43,6 +47,8 @@ class Backoff:
             return whole / 2 + self.rng.uniform(0, whole / 2) if self.jitter else whole
         if self.kind == "fibonacci":
             return min(self.max_delay, self._fibonacci(attempt))
+        if self.kind == "linear":
+            return min(self.max_delay, self.first * attempt)
         return min(self.max_delay, self.first)
 
     def _fibonacci(self, attempt: int) -> float:

@@ -32,6 +32,8 @@ _log = logging.getLogger("taskbus.worker")
 _FIRST, _LONGEST = 0.05, 5.0
 #: Characters of a message that is cut because the done task does not fit into the bus's size limit.
 _CUT = 500
+#: Results of verdicts whose message is the task itself, to be done later, and what the bus can do instead.
+_LATER = {"retried": Action.NACK, "released": Action.RELEASE}
 #: What is kept of a done task that does not fit even so. All of these are texts.
 _FRAME = frozenset(("type", "id", "result", "msg", "started", "completed", "ended"))
 
@@ -75,12 +77,15 @@ class Settler:
             await asyncio.gather(*others)
 
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
+        given_up = not self._atomic and any(verdict.code for verdict in verdicts)
+
         async def attempt() -> None:
-            await self._consumer.finish(
-                [verdict.delivery for verdict in verdicts],
-                [message for verdict in verdicts for message in verdict.messages],
-                self._producer,
-            )
+            messages = [message for verdict in verdicts for message in verdict.messages]
+            if given_up:
+                await self._producer.publish_many(messages)
+                await self._acknowledge_apart(verdicts)
+            else:
+                await self._consumer.finish([verdict.delivery for verdict in verdicts], messages, self._producer)
 
         try:
             await self._persist(attempt)
@@ -97,8 +102,29 @@ class Settler:
             if len(verdicts) > 1:
                 for verdict in verdicts:
                     await self._finish([verdict])
+            elif verdicts[0].result in _LATER:
+                # With the moment in its meta it does not fit; the bus then delays it for as long as it can.
+                verdicts[0].action = _LATER[verdicts[0].result]
+                await self._hand_back(verdicts[0])
             else:
                 await self._finish([self._fitted(verdicts[0], error)], fitted=True)
+
+    async def _acknowledge_apart(self, verdicts: list[Verdict]) -> None:
+        """Tell the bus what was done and what was given up. Raises as :meth:`Consumer.ack` of all of them would."""
+        alike: dict[str, list[Delivery]] = {}
+        for verdict in verdicts:
+            alike.setdefault(verdict.code, []).append(verdict.delivery)
+        lost: list[Delivery] = []
+        for code, deliveries in alike.items():
+            try:
+                if code:
+                    await self._consumer.terminate(deliveries, reason=code)
+                else:
+                    await self._consumer.ack(deliveries)
+            except LeaseLostError as error:
+                lost += error.deliveries
+        if lost:
+            raise LeaseLostError("the lease on some messages ended before they were settled", deliveries=lost)
 
     def _fitted(self, verdict: Verdict, error: TooLargeError) -> Verdict:
         """The same verdict in messages that fit: a done task with its text cut, a dead letter in parts."""

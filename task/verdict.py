@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 
 from bus import Delivery, Message
+from bus.units import format_duration
 from task.assignment import Assignment
-from task.codec import encode_done
-from task.dead import dead_letter
+from task.codec import encode, encode_done
+from task.dead import DEAD, dead_letter
+from task.delaying import attempts_before, delayed
 from task.errors import DecodeError
 from task.outcome import Outcome, Result
 from task.retry import Backoff
@@ -16,6 +21,10 @@ from task.task import Task
 from task.times import now_text
 
 __all__ = ["Action", "Judge", "Verdict"]
+
+_log = logging.getLogger("taskbus.worker")
+#: Seconds of the longest delay: a hundred years, so that the moment is one the calendar has.
+_LONGEST = 100 * 366 * 86400.0
 
 
 class Action(Enum):
@@ -45,9 +54,12 @@ class Verdict:
 class Judge:
     """The rules of one worker application.
 
-    ``done_topic`` None publishes no done tasks. ``identify`` gives done messages an id, for a bus that can thereby drop
-    a repeated publish and does not finish atomically anyway. ``at_most_once`` says that tasks were acknowledged when
+    ``done_topic`` None publishes no done tasks. ``identity`` tells this consumer's deliveries from those of all others:
+    with it messages get an id, for a bus that can thereby drop a repeated publish and does not finish atomically
+    anyway. ``at_most_once`` says that tasks were acknowledged when
     they were received: the bus delivers none again, so what is not brought to an end here is dead-lettered.
+    ``longest_delay`` is how many seconds the bus can delay a message it has delivered. What is to wait longer goes to
+    ``delay_topic``, from where the delay taskmaster sends it back in time; None leaves it to the bus, which cuts it.
     """
 
     topic: str
@@ -57,25 +69,26 @@ class Judge:
     retries: int
     backoff: Backoff
     max_attempts: int
-    identify: bool = False
+    identity: str | None = None
     at_most_once: bool = False
+    longest_delay: float = float("inf")
+    delay_topic: str | None = None
 
     def ended(self, assignment: Assignment) -> Verdict:
         """The verdict on an attempt that ran."""
         outcome = assignment.outcome
-        delivery = assignment.delivery
+        delivery, attempt = assignment.delivery, assignment.context.attempt
         if outcome is None:
             return self._unfinished(assignment)
         if outcome.retry_in is not None:
-            if delivery.attempt < self.max_attempts and not self.at_most_once:
-                return Verdict(delivery, Action.NACK, "retried", (), outcome.retry_in, outcome.msg or None, assignment)
+            if attempt < self.max_attempts and not self.at_most_once:
+                return self._again(assignment, outcome.retry_in, outcome.msg or None)
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         if outcome.rejected:
             return self._dead_and_done(assignment, outcome, "rejected")
         if outcome.result is Result.ERROR and self.retries and not self.at_most_once:
-            if delivery.attempt <= self.retries:
-                delay = self.backoff.delay(delivery.attempt)
-                return Verdict(delivery, Action.NACK, "retried", (), delay, outcome.msg or None, assignment)
+            if attempt <= self.retries:
+                return self._again(assignment, self.backoff.delay(attempt), outcome.msg or None)
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         messages = () if self.done_topic is None else (self._done(assignment, outcome),)
         return Verdict(delivery, Action.FINISH, outcome.result._value_, messages, 0.0, None, assignment)
@@ -87,7 +100,7 @@ class Judge:
     def dead(self, delivery: Delivery, code: str, reason: str, task: Task | None) -> Verdict:
         """The verdict on a message that no attempt, or no further one, is made at."""
         letter = dead_letter(delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task)
-        message = Message(self.dead_topic, letter)
+        message = Message(self.dead_topic, letter, None, 0.0, self._unique("dead", delivery))
         return Verdict(delivery, Action.FINISH, "dead", (message,), 0.0, reason, None, task, code)
 
     def refused(self, delivery: Delivery, task: Task, reason: str) -> Verdict:
@@ -100,6 +113,12 @@ class Judge:
     def released(self, delivery: Delivery, delay: float = 0.0) -> Verdict:
         """The verdict on what was not begun here."""
         return Verdict(delivery, Action.RELEASE, "released", (), delay)
+
+    def later(self, delivery: Delivery, task: Task, delay: float) -> Verdict:
+        """The verdict on a task that is not to be begun before ``delay`` seconds."""
+        verdict = self.released(delivery, delay)
+        self._delay(verdict, task, attempts_before(task))
+        return verdict
 
     def cut_short(self, delivery: Delivery, task: Task) -> Verdict:
         """The verdict on what a shutdown interrupted."""
@@ -117,16 +136,35 @@ class Judge:
             verdict = self.cut_short(delivery, assignment.task)
             verdict.reason, verdict.assignment = assignment.reason, assignment
             return verdict
-        if delivery.attempt < self.max_attempts and not self.at_most_once:
-            delay = self.backoff.delay(delivery.attempt)
-            return Verdict(delivery, Action.NACK, "retried", (), delay, assignment.reason, assignment)
-        reason = f"{assignment.reason}; attempt {delivery.attempt} of at most {self.max_attempts}"
+        attempt = assignment.context.attempt
+        if attempt < self.max_attempts and not self.at_most_once:
+            return self._again(assignment, self.backoff.delay(attempt), assignment.reason)
+        reason = f"{assignment.reason}; attempt {attempt} of at most {self.max_attempts}"
         return self.dead(delivery, "crashed", reason, assignment.task)
+
+    def _again(self, assignment: Assignment, delay: float, reason: str | None) -> Verdict:
+        verdict = Verdict(assignment.delivery, Action.NACK, "retried", (), delay, reason, assignment)
+        self._delay(verdict, assignment.task, assignment.context.attempt)
+        return verdict
+
+    def _delay(self, verdict: Verdict, task: Task, attempts: int) -> None:
+        """Give what is to wait for longer than the bus can delay it to the delay taskmaster."""
+        if verdict.delay <= self.longest_delay:
+            return
+        if self.delay_topic is None:
+            _warn(self.topic, self.longest_delay)
+            return
+        moment = datetime.now(UTC) + timedelta(seconds=min(verdict.delay, _LONGEST))
+        body = encode(delayed(task, moment, self.topic, attempts))
+        verdict.action = Action.FINISH
+        unique = self._unique(f"{task.id}:later", verdict.delivery)
+        verdict.messages = (Message(self.delay_topic, body, None, 0.0, unique),)
 
     def _dead_and_done(self, assignment: Assignment, outcome: Outcome, code: str) -> Verdict:
         verdict = self.dead(assignment.delivery, code, outcome.msg, assignment.task)
         if self.done_topic is not None:
-            verdict.messages = (*verdict.messages, self._done(assignment, outcome))
+            told = replace(outcome, meta={**(outcome.meta or {}), DEAD: code})
+            verdict.messages = (*verdict.messages, self._done(assignment, told))
         verdict.assignment = assignment
         return verdict
 
@@ -138,6 +176,22 @@ class Judge:
         return self._message(body, assignment.delivery, task)
 
     def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
-        # The same for a publish that is repeated, different for another attempt or for the task sent again.
-        unique = f"{task.id}:{delivery.id}:{delivery.attempt}" if self.identify else None
-        return Message(self.done_topic or "", body, None, 0.0, unique)
+        return Message(self.done_topic or "", body, None, 0.0, self._unique(task.id or "", delivery))
+
+    def _unique(self, what: str, delivery: Delivery) -> str | None:
+        # The same at every attempt: a second one is made only if the first was not acknowledged, though what came of it
+        # may have been published. Then the first result stands. Another for the task that is sent again.
+        return f"{what}:{delivery.id}:{self.identity}" if self.identity is not None else None
+
+
+@lru_cache(maxsize=64)
+def _warn(topic: str, longest: float) -> None:
+    """Told once for each topic, not for each task."""
+    can = f"for more than {format_duration(longest)}" if longest else "at all"
+    _log.warning(
+        "this bus cannot delay what it has delivered %s: retries of %s come earlier than they should; run `taskbus "
+        "taskmaster delay` and name its topic with --delay-topic",
+        can,
+        topic,
+        extra={"event": "delay-cut", "topic": topic, "longest": longest},
+    )

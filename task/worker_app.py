@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
 
-from bus import Bus, BusURL, Consumer, Depth, Health, check_group, check_topic, connect, dead_topic, parse_url
+from bus import Bus, BusURL, Consumer, Health, check_group, check_topic, connect, dead_topic, parse_url
+from task.drain import Drain
 from task.errors import SettingsError
 from task.exits import Exit
 from task.launcher import Launcher
@@ -73,7 +74,17 @@ class WorkerApp:
             SettingsError: if results would go to where the tasks come from.
         """
         check_group(self.group)
-        for topic, option in ((self.topic, ""), (self.done_topic, "--done-topic"), (self.dead_topic, "--dead-topic")):
+        delay_topic = self.options.delay_topic
+        if delay_topic is not None and self.source != self.target:
+            raise SettingsError(
+                f"--delay-topic {delay_topic}: tasks come back by the bus they came from, and --in and --out differ"
+            )
+        for topic, option in (
+            (self.topic, ""),
+            (self.done_topic, "--done-topic"),
+            (self.dead_topic, "--dead-topic"),
+            (delay_topic, "--delay-topic"),
+        ):
             if topic is None:
                 continue
             check_topic(topic)
@@ -124,8 +135,7 @@ class WorkerApp:
 
     async def _run(self, opened: Callable[[], None]) -> Exit:
         options = self.options
-        kind = cast(Literal["exponential", "fibonacci", "fixed"], options.retry_backoff)
-        backoff = Backoff(kind, options.retry_delay, options.retry_max_delay)
+        backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
         self.launcher = launcher = Launcher(self._launch, options)
         async with contextlib.AsyncExitStack() as stack:
             source = await stack.enter_async_context(connect(self.source))
@@ -146,8 +156,10 @@ class WorkerApp:
                 retries=options.retries,
                 backoff=backoff,
                 max_attempts=max(options.max_attempts, options.retries + 1),
-                identify=not atomic and target.capabilities.dedupe is not None,
+                identity=None if atomic or target.capabilities.dedupe is None else self._identity(self.consumer),
                 at_most_once=options.ack == "on-receipt",
+                longest_delay=source.capabilities.nack_delay or 0.0,
+                delay_topic=options.delay_topic,
             )
             self.receiver = Receiver(
                 self.kind,
@@ -160,7 +172,7 @@ class WorkerApp:
                 source.capabilities,
                 atomic=atomic,
                 recorder=recorder,
-                depth=self._depth_of(source),
+                drain=self._drain(source, self.consumer),
             )
             _log.info(
                 "working",
@@ -182,12 +194,17 @@ class WorkerApp:
                     recorder.close(forget=not self.receiver.held)
             return self._summary()
 
-    def _depth_of(self, source: Bus) -> Callable[[], asyncio.Future[Depth]] | None:
+    def _identity(self, consumer: Consumer) -> str | None:
+        """What no other consumer's deliveries have in common; None if their ids may come again with other messages."""
+        if consumer.epoch is None:
+            return None
+        parts = "\n".join((str(self.source), self.topic, self.group, consumer.epoch))
+        return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
+
+    def _drain(self, source: Bus, consumer: Consumer) -> Drain | None:
         if not self.options.drain or source.capabilities.finite:
             return None
-        if not source.capabilities.depth:
-            raise SettingsError(f"--drain needs a bus that can tell its depth, and {source.url.scheme}: cannot")
-        return lambda: asyncio.ensure_future(source.depth(self.topic, self.group))
+        return Drain(source, self.topic, self.group, consumer.lease)
 
     async def _watch(self, source: Bus) -> None:
         """Keep the health shown on the status page fresh."""

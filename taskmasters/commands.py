@@ -6,9 +6,13 @@ __all__ = ["commands", "workflow_commands"]
 
 #: Name of the command → ``module:attribute`` of the click command.
 commands: dict[str, str] = {
+    "alerts": "taskmasters.alerts.app:alerts",
     "batch": "taskmasters.batch.app:batch",
     "cron": "taskmasters.cron.app:cron",
+    "files": "taskmasters.files.app:files",
     "on-done": "taskmasters.on_done.app:on_done",
+    "retry": "taskmasters.retry.app:retry",
+    "delay": "taskmasters.delay.app:delay",
     "workflow": "taskmasters.workflow.app:workflow",
 }
 

@@ -199,15 +199,15 @@ class RuleTable:
 
         return self.read(key, read, default)
 
-    def template(self, key: str, tokens: Collection[str], default: str = "") -> Template:
-        """A text with placeholders."""
+    def template(self, key: str, tokens: Collection[str], default: str = "", *, uri: bool = False) -> Template:
+        """A text with placeholders. ``uri``: one that begins with a path is a URI."""
         value = self._data.get(key)
         self._known.add(key)
         if value is not None and not isinstance(value, str):
             self.wrong(key, f"must be a text, not {_kind(value)}")
             value = None
         try:
-            return Template(default if value is None else value, tokens)
+            return Template(default if value is None else value, tokens, value=uri)
         except ValueError as error:
             self.wrong(key, str(error))
             return Template("", ())

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import parse_qs, quote, unquote
@@ -31,6 +32,8 @@ from task.uri import URI, escape
 
 __all__ = [
     "COMMON",
+    "FILE",
+    "GROUP",
     "ITEM",
     "JOB",
     "JOB_FIELDS",
@@ -40,6 +43,7 @@ __all__ = [
     "ROW",
     "RUN",
     "TIME",
+    "Files",
     "MissingValueError",
     "Results",
     "Scope",
@@ -64,6 +68,22 @@ class Results(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files a task is made for. ``path``, ``mtime`` and ``match`` are those of the first by path."""
+
+    path: str
+    #: Bytes of all of them.
+    size: int
+    #: When the first was last changed, in the zone it is shown in.
+    mtime: datetime
+    #: Named groups of the rule's ``match``.
+    match: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    #: Key of the group; empty for a file by itself.
+    group: str = ""
+    paths: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class Scope:
     """What placeholders are filled from. ``when`` is the moment of the time tokens, in the zone they are shown in."""
@@ -78,6 +98,7 @@ class Scope:
     run: str = ""
     workflow: str = ""
     results: Results | None = None
+    files: Files | None = None
 
 
 _Value = Callable[[Scope, str], str | None]
@@ -165,6 +186,36 @@ RUN: Mapping[str, _Value] = {
     "run": lambda scope, key: scope.run,
     "workflow": lambda scope, key: scope.workflow,
 }
+
+
+def _files(read: Callable[[Files, str], str | None]) -> _Value:
+    def value(scope: Scope, key: str) -> str | None:
+        return None if scope.files is None else read(scope.files, key)
+
+    return value
+
+
+def _mtime(token: _Value) -> _Value:
+    return _files(lambda files, key: token(Scope("", files.mtime), key))
+
+
+#: A file that arrived. ``{match:NAME}`` is a named group of the rule's regular expression.
+FILE: Mapping[str, _Value] = {
+    "file": _files(lambda files, key: files.path),
+    "file.name": _files(lambda files, key: files.path.rpartition("/")[2]),
+    "file.stem": _files(lambda files, key: PurePosixPath(files.path).stem),
+    "file.dir": _files(lambda files, key: files.path.rpartition("/")[0]),
+    "file.size": _files(lambda files, key: str(files.size)),
+    "file.mtime": _mtime(TIME["iso"]),
+    **{f"file.mtime.{name}": _mtime(token) for name, token in TIME.items()},
+    "match": _files(lambda files, key: files.match.get(key)),
+}
+#: Files that arrived together.
+GROUP: Mapping[str, _Value] = {
+    "group": _files(lambda files, key: files.group),
+    "count": _files(lambda files, key: str(len(files.paths))),
+    "files": _files(lambda files, key: ",".join(files.paths)),
+}
 #: ``{job.NAME.FIELD}``: what another job of the same run left behind. Its FIELDs: those with a key, and the others.
 JOB = "job"
 JOB_FIELDS: Mapping[str, bool] = {
@@ -181,15 +232,17 @@ JOB_FIELDS: Mapping[str, bool] = {
     "completed": False,
     "failed": False,
 }
-_ALL = {**TIME, **COMMON, **META, **PARENT, **ITEM, **ROW, **REQUEST, **RUN}
+_ALL = {**TIME, **COMMON, **META, **PARENT, **ITEM, **ROW, **REQUEST, **RUN, **FILE, **GROUP}
 #: Tokens that say what of with a key.
-_KEYED = ("meta", "parent.query", "request.query", "row")
+_KEYED = ("meta", "parent.query", "request.query", "row", "match")
 #: Tokens, and fields of jobs, whose value is percent-encoded already.
 _ENCODED = (
     *("parent.origin", "parent.path", "parent.filename"),
     *("request.origin", "request.path", "request.filename"),
     *("origin", "path", "filename"),
 )
+#: Tokens that are a whole path, perhaps with a scheme: at the beginning of a URI they are encoded too.
+_LOCATIONS = ("file", "file.dir", "group")
 _FILTERS = ("raw", "quote", "default")
 
 
@@ -211,7 +264,7 @@ class _Placeholder:
 
 
 class Template:
-    """A parsed template.
+    """A parsed template. One that is ``value`` of a task has the shape of a URI also if it begins with a path.
 
     Raises:
         ValueError: for a lone brace, an unknown token or filter (naming the nearest), or a token not in ``tokens``.
@@ -219,7 +272,7 @@ class Template:
 
     __slots__ = ("_parts", "jobs", "meta_keys", "text", "tokens")
 
-    def __init__(self, text: str, tokens: Collection[str]) -> None:
+    def __init__(self, text: str, tokens: Collection[str], *, value: bool = False) -> None:
         self.text = text
         #: Names of the tokens it uses.
         self.tokens: set[str] = set()
@@ -228,7 +281,7 @@ class Template:
         #: Names of the jobs whose results it uses, each with the fields.
         self.jobs: dict[str, set[str]] = {}
         self._parts: list[str | _Placeholder] = []
-        uri = _is_uri(text)
+        uri = _is_uri(text) or (value and _begins_with_path(text))
         before = ""
         position = 0
         for match in _PART.finditer(text):
@@ -242,7 +295,7 @@ class Template:
                 raise ValueError(
                     f"a single {match[0]!r} at character {at}; write {match[0] * 2!r} for the brace itself"
                 )
-            encode = _encoding(before) if uri and match.start() > 0 else None
+            encode = _encoding(before) if uri and (match.start() > 0 or _begins_with_path(text)) else None
             self._parts.append(self._placeholder(match[0], match[1], tokens, encode))
         self._literal(text[position:])
 
@@ -321,6 +374,11 @@ class Template:
 def _is_uri(text: str) -> bool:
     literal = _PART.sub("", text)
     return "://" in literal or "?" in literal
+
+
+def _begins_with_path(text: str) -> bool:
+    match = _PART.match(text)
+    return match is not None and re.split(r"[|:]", match[1] or "")[0].strip().lower() in _LOCATIONS
 
 
 def _encoding(before: str) -> Callable[[str], str]:

@@ -21,7 +21,7 @@ import orjson
 import bus
 from task import Task, encode
 
-__all__ = ["Kills", "kill_workers"]
+__all__ = ["Kills", "done_tasks", "executed", "kill_workers", "start_worker"]
 
 _WORKER = """
 import os, time
@@ -60,45 +60,48 @@ def kill_workers(folder: Path, url: str, *, most: int, tasks: int) -> Kills:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    (folder / "noted.py").write_text(_WORKER)
     ids = [f"{number:06d}" for number in range(tasks)]
     asyncio.run(_send(url, ids))
 
     kills = 0
-    while kills < most and asyncio.run(_pending(url)):
-        worker = _start(folder, url)
-        _await_working(worker)
+    while kills < most and asyncio.run(_pending(url, folder, tasks)):
+        worker = start_worker(folder, url)
         time.sleep(dice.uniform(0.0, 0.06))
         worker.send_signal(signal.SIGKILL)
         worker.communicate()
         kills += 1
-    last = _start(folder, url, "--drain")
+    last = start_worker(folder, url, "--drain")
     last.communicate(timeout=600)
     assert last.returncode == 0
 
-    executed = Counter((folder / "ledger").read_text().split())
-    done = asyncio.run(_done(url))
-    found = Kills(kills, executed.total() - len(executed), done.total() - len(done))
+    ran = executed(folder)
+    done = asyncio.run(done_tasks(url))
+    found = Kills(kills, ran.total() - len(ran), done.total() - len(done))
     print(f"{tasks} tasks: {found}")
 
-    assert set(executed) == set(ids)
+    assert set(ran) == set(ids)
     assert set(done) == set(ids)
     assert kills > most // 2
     assert found.done_twice <= kills
     return found
 
 
-def _start(folder: Path, url: str, *more: str) -> subprocess.Popen[str]:
+def start_worker(folder: Path, url: str, *more: str) -> subprocess.Popen[str]:
+    """A worker of type ``noted`` that notes what it does in ``folder``, once it works."""
+    (folder / "noted.py").write_text(_WORKER)
     command = [sys.executable, "noted.py", "--bus", url, "--log-format", "json", *more]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-
-
-def _await_working(worker: subprocess.Popen[str]) -> None:
+    worker = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     assert worker.stderr is not None
     for line in worker.stderr:
         if '"event":"started"' in line:
-            return
+            return worker
     raise AssertionError(f"the worker ended with {worker.wait()}")
+
+
+def executed(folder: Path) -> Counter[str]:
+    """How often each id was done by the workers in ``folder``."""
+    ledger = folder / "ledger"
+    return Counter(ledger.read_text().split()) if ledger.exists() else Counter()
 
 
 async def _send(url: str, ids: list[str]) -> None:
@@ -106,12 +109,16 @@ async def _send(url: str, ids: list[str]) -> None:
         await producer.publish_many([bus.Message("noted", encode(Task("noted", id=id))) for id in ids])
 
 
-async def _pending(url: str) -> int:
+async def _pending(url: str, folder: Path, tasks: int) -> bool:
+    """Whether there is work. What a bus does not tell is told by what was not yet done."""
     async with bus.connect(url) as b:
-        return (await b.depth("noted", "noted")).total
+        if b.capabilities.depth:
+            return (await b.depth("noted", "noted")).total > 0
+    return len(executed(folder)) < tasks
 
 
-async def _done(url: str) -> Counter[str]:
+async def done_tasks(url: str) -> Counter[str]:
+    """How often each id was reported, as far as group ``count`` has not read it before."""
     found: Counter[str] = Counter()
     async with bus.connect(url) as b, await b.consumer("done", "count") as consumer:
         while deliveries := await consumer.receive(1000, timeout=0.5):

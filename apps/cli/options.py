@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import click
 
 from bus.units import parse_duration
 from task.options import DEFAULT_BUS
+from task.times import parse_time
 
-__all__ = ["bus_option", "duration", "key_value"]
+__all__ = ["bus_option", "duration", "key_value", "moment"]
 
 
 def duration(text: str) -> float:
@@ -22,6 +24,14 @@ def duration(text: str) -> float:
     if seconds < 0:
         raise click.BadParameter(f"{text!r} is negative")
     return seconds
+
+
+def moment(text: str) -> datetime:
+    """The moment of an option written as RFC 3339 has it, in UTC if it has no zone; to be given as its ``type``."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a time; write it like 2026-01-31T08:00:00Z") from None
 
 
 def key_value(text: str) -> tuple[str, str]:

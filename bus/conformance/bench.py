@@ -180,10 +180,15 @@ class Bench:
         batch = await self.pass_time(consumer, seconds)
         assert not batch, f"nothing should have come within {seconds:g} s, but {batch} did"
 
-    def expire(self, consumer: Consumer) -> None:
-        """See that what ``consumer`` holds comes back: by moving time, or later by patience."""
+    def require_length(self, consumer: Consumer) -> None:
+        """Skip unless the lease can end while the consumer's process lives."""
         if consumer.lease is None:
             pytest.skip("lease has no length here: it ends with the consumer's process")
+
+    def expire(self, consumer: Consumer) -> None:
+        """See that what ``consumer`` holds comes back: by moving time, or later by patience."""
+        self.require_length(consumer)
+        assert consumer.lease is not None
         if self.target.clock:
             self.target.clock.advance(consumer.lease + 0.1)
 

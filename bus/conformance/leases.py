@@ -43,6 +43,7 @@ class LeaseTests:
     async def test_a_crashed_consumer_loses_its_messages_to_another(self, bench: Bench) -> None:
         """When a lease ends unextended the message goes to another consumer, with the same id, and no earlier."""
         crashed = await bench.feed(bodies(3))
+        bench.require_length(crashed)
         other = await bench.consumer(bus=await bench.connect())
         taken = await bench.take(crashed, 3)
         await bench.nothing(other)
@@ -92,6 +93,7 @@ class LeaseTests:
     async def test_l03_late_settlement_is_refused(self, bench: Bench) -> None:
         """Once another consumer has a message, ack, nack and release of the old one are LeaseLostErrors naming it."""
         late = await bench.feed(bodies(3))
+        bench.require_length(late)
         other = await bench.consumer(bus=await bench.connect())
         lost = await bench.take(late, 3)
         bench.expire(late)

@@ -32,7 +32,8 @@ class SharingTests:
         """What one group acknowledges, nacks or holds changes nothing for another."""
         first, second = await bench.consumer("one"), await bench.consumer("two")
         await bench.publish(*bodies(6))
-        await first.ack(await bench.take(first, 2))
+        acked = await bench.take(first, 2)
+        await first.ack(acked)
         again = await bench.take(first, 2)
         await first.nack(again)
         taken = await bench.take(second, 6)
@@ -40,7 +41,8 @@ class SharingTests:
         if bench.caps.attempts:
             assert {delivery.attempt for delivery in taken} == {1}
         await second.ack(taken)
-        same(await bench.take(first, 4), bodies(4, start=2))
+        gone = {delivery.body for delivery in acked}
+        same(await bench.take(first, 4), [body for body in bodies(6) if body not in gone])
         await bench.nothing(second)
 
     @case(lacks=["groups"])

@@ -11,8 +11,7 @@ from bus.errors import BusError, BusURLError, ClosedError
 from bus.names import check_group, check_topic
 from bus.nats.connection import Connection
 from bus.nats.consumer import NatsConsumer
-from bus.nats.names import stream_name
-from bus.nats.options import NatsOptions, credentials, servers
+from bus.nats.options import NatsOptions, addresses, security
 from bus.nats.producer import NatsProducer
 from bus.nats.store import DEDUPE, Store
 from bus.registry import Clock
@@ -59,7 +58,8 @@ class NatsBus(Bus):
             durability=Durability.D2 if self._options.replicas == 1 else Durability.D3,
             max_size=self._options.max_size,
         )
-        self._connection = Connection(servers(url), credentials(url, self._options), self._options.timeout)
+        options = self._options
+        self._connection = Connection(addresses(url), security(url, options), options.timeout, options.inbox)
         self._store = Store(self._connection, self._options)
         self._made: set[NatsProducer | NatsConsumer] = set()
         self._changing = asyncio.Lock()
@@ -73,9 +73,9 @@ class NatsBus(Bus):
             if self._open:
                 return
             await self._connection.open()
-            largest = self._connection.client.max_payload - _HEADERS
+            largest = self._connection.max_payload - _HEADERS
             if largest < self._options.max_size:
-                await self._connection.close()
+                await self._connection.disconnect()
                 raise BusURLError(
                     f"nats: max_size is {self._options.max_size}, but the server takes {largest} bytes and headers: "
                     "lower max_size or raise the server's max_payload"
@@ -93,8 +93,7 @@ class NatsBus(Bus):
         check_topic(topic)
         if group is not None:
             check_group(group)
-        stream = stream_name(self._options.prefix, topic)
-        consumer = NatsConsumer(self._connection, self._store, stream, topic, group, self._made.discard)
+        consumer = NatsConsumer(self._connection, self._store, topic, group, self._made.discard)
         await consumer.join()
         self._made.add(consumer)
         return consumer
@@ -119,6 +118,9 @@ class NatsBus(Bus):
             await self._store.check()
         except BusError as error:
             return Health(False, str(error))
+        for made in self._made:
+            if isinstance(made, NatsConsumer) and made.trouble:
+                return Health(False, made.trouble)
         return Health(True, self._connection.where)
 
     async def close(self) -> None:

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from bus.contract import Consumer, Delivery
-from bus.errors import BusError, LeaseLostError, NoSuchTopicError
+from bus.errors import BusError, LeaseLostError, NoSuchTopicError, UnreachableError
+from bus.nats import wire
 from bus.nats.connection import Connection, Request
-from bus.nats.names import encode
+from bus.nats.names import encode, stream_name
+from bus.nats.pull import LONGEST, Pull
 from bus.nats.store import Store
-from bus.nats.trouble import mapped
 
 __all__ = ["NatsConsumer"]
 
-#: Longest life of one pull, seconds: so long may a pull stay lost that the server forgot without telling.
-_PULL = 5.0
-#: Pause after a pull that the server refused.
-_PAUSE = 0.25
+_log = logging.getLogger("taskbus.bus")
+#: The first and the longest pause after a pull that the server refused, in seconds.
+_FIRST, _MOST = 0.05, 5.0
+#: Characters of the reason for giving up that are told to the server.
+_REASON = 200
+_KEY = b"\r\nTaskbus-Key: "
 
 
 class _Handle:
     __slots__ = ("deadline", "lost", "reply", "settled")
 
-    def __init__(self, reply: str, deadline: float) -> None:
+    def __init__(self, reply: bytes, deadline: float) -> None:
         self.reply = reply
         self.deadline = deadline
         self.settled = False
@@ -44,151 +45,197 @@ class NatsConsumer(Consumer):
         self,
         connection: Connection,
         store: Store,
-        stream: str,
         topic: str,
         group: str | None,
         gone: Callable[[NatsConsumer], None],
     ) -> None:
         self.topic, self.group = topic, group
-        self._connection, self._store, self._stream = connection, store, stream
+        #: What keeps it from receiving though there is a connection; empty if nothing does.
+        self.trouble = ""
+        self._connection, self._store = connection, store
         self._gone = gone
-        self._inbox = connection.client.new_inbox()
-        self._name = encode(group) if group is not None else "+cast" + self._inbox.rpartition(".")[2]
-        self._seen = 0
-        self._subscription: Subscription | None = None
+        self._inbox = connection.new_inbox()
+        # The name of a broadcast is not the inbox: that one changes.
+        self._name = encode(group) if group is not None else "+cast" + self._inbox.rpartition(b".")[2].decode()
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream_name(store.prefix, topic)}.{self._name}".encode()
+        self._subscription = 0
         self._buffer: deque[Delivery] = deque()
         self._held: dict[_Handle, Delivery] = {}
-        self._pull = 0
-        self._wanted = 0
-        self._pull_ends = 0.0
-        self._refused: str | None = None
+        self._pull = Pull(0, 0, None)
+        self._refusals = 0
+        self._seen = 0
         self._event = asyncio.Event()
+        self._pulse = 0.0
+        self._beat: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
 
     async def join(self) -> None:
         """Find or make the consumer on the server."""
+        await self._store.ensure(self.topic)
+        stream = await self._store.stream(self.topic) or {}
+        self.epoch = stream.get("created")
         if self.group is not None:
             self.lease = await self._store.join(self.topic, self.group)
-            info = await self._store.stream(self.topic)
-            self.epoch = info["created"] if info else None
         else:
-            await self._store.ensure(self.topic)
-            await self._store.listen(self.topic, self._name, None)
-        try:
-            self._subscription = await self._connection.client.subscribe(f"{self._inbox}.*", cb=self._arrived)
-        except Exception as error:  # the client library's errors, all of which are mapped
-            raise mapped(error, f"receiving from {self.topic}", self.topic) from error
+            self._seen = stream["state"]["last_seq"] if stream else 0
+            await self._store.listen(self.topic, self._name, self._seen + 1)
+        self._subscription = self._connection.subscribe(self._inbox + b".*", self._arrived)
         self._connection.reconnected.add(self._reconnected)
+        self._take_pulse()
 
     @property
     def ended(self) -> bool:
         return self._closed
 
+    def _take_pulse(self) -> None:
+        """What is waiting in the socket now is read before this is called again: it is not older than the last call."""
+        if self.lease is not None:
+            self._pulse = time.monotonic()
+            self._beat = asyncio.get_running_loop().call_later(min(self.lease / 10, 1.0), self._take_pulse)
+
     def _reconnected(self) -> None:
-        self._wanted = 0
+        self._renew()
         self._event.set()
 
-    async def _arrived(self, message: Msg) -> None:
-        if message.subject.startswith(self._inbox):
-            status = (message.headers or {}).get("Status", "")
-            if status != "100" and message.subject.rpartition(".")[2] == str(self._pull):
-                self._wanted = 0
-                self._refused = None if status in ("404", "408") else status
-                self._event.set()
+    def _renew(self) -> None:
+        """Nothing more is to come of the last pull: what it might still bring goes where nobody listens."""
+        self._connection.unsubscribe(self._subscription)
+        self._inbox = self._connection.new_inbox()
+        self._subscription = self._connection.subscribe(self._inbox + b".*", self._arrived)
+        self._pull.wanted = 0
+
+    def _arrived(self, subject: bytes, reply: bytes, head: bytes, body: bytes) -> None:
+        pull = self._pull
+        if not reply:
+            if subject.rpartition(b".")[2] == b"%d" % pull.number:
+                pull.told(wire.status(head), head)
+                if not pull.refusal:
+                    self._refusals, self.trouble = 0, ""
+                if pull.over:
+                    self._event.set()
             return
-        fields = message.reply.split(".")
-        if len(fields) > 9:
+        fields = reply.split(b".")
+        if len(fields) > 9:  # since 2.8 servers may name domain and account too
             del fields[2:4]
-        key = (message.headers or {}).get("Taskbus-Key")
-        # The server's clock began at the delivery, a little before this moment.
-        deadline = time.monotonic() + self.lease - min(self.lease / 10, 1.0) if self.lease else float("inf")
-        handle = _Handle(message.reply, deadline)
-        delivery = Delivery(message.data, fields[5], int(fields[4]), None if key is None else unquote(key), (), handle)
-        self._seen = max(self._seen, int(fields[5]))
-        self._buffer.append(delivery)
-        self._wanted -= 1
-        self._event.set()
+        lease = self.lease
+        # The server's clock began when it sent this: after the pull was made, and after the pulse if it waited.
+        began = pull.made if pull.seconds is None else max(pull.made, self._pulse)
+        handle = _Handle(reply, began + lease if lease is not None else float("inf"))
+        key = None
+        if (at := head.find(_KEY)) >= 0:
+            key = unquote(head[at + len(_KEY) :].partition(b"\r\n")[0].decode())
+        self._seen = int(fields[5])
+        self._buffer.append(Delivery(body, fields[5].decode(), int(fields[4]), key, (), handle))
+        pull.wanted -= 1
+        if pull.wanted <= 0:
+            self._event.set()
 
     async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
         ends = None if timeout is None else time.monotonic() + timeout
-        at_once = True
+        asked = False
         while not self._closed:
-            if self._wanted <= 0 and (taken := self._take(limit)):
-                return taken
-            now = time.monotonic()
-            if self._wanted > 0 and now < self._pull_ends:
-                await self._wait(self._pull_ends - now)
+            pull = self._pull
+            if not pull.over:
+                if pull.ends <= time.monotonic():
+                    self._renew()
+                elif not await self._wait(pull.ends, ends):
+                    return []
                 continue
-            if (taken := self._take(limit)) or self._closed:
+            if taken := self._take(limit):
+                self._refusals, self.trouble = 0, ""
                 return taken
-            if ends is not None and now >= ends and not at_once:
+            left = LONGEST if ends is None else min(LONGEST, ends - time.monotonic())
+            if not self._connection.connected or pull.refusal:
+                if left <= 0 or not await self._recover(ends):
+                    return []
+            elif not asked and (limit > 1 or left <= 0):
+                self._ask(limit, None)
+                asked = True
+            elif left > 0:
+                # One at most, or what comes in a while would be more than somebody asks for then.
+                self._ask(1, left)
+                asked = True
+            else:
                 return []
-            if self._refused is not None or not self._connection.connected:
-                await self._recover(ends)
-                at_once = ends is None or time.monotonic() < ends
-                continue
-            left = _PULL if ends is None else min(_PULL, max(0.0, ends - now))
-            await self._ask(limit if at_once else 1, None if at_once else left)
-            at_once = False
         return []
 
-    async def _ask(self, batch: int, seconds: float | None) -> None:
-        self._pull += 1
-        self._wanted = batch
-        body: dict[str, object] = {"batch": batch}
-        if seconds is None:
-            body["no_wait"] = True
-        else:
-            body["expires"] = max(int(seconds * 1e9), 1_000_000)
-        self._pull_ends = time.monotonic() + (seconds or 0.0) + 1.0
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
-        try:
-            reply = f"{self._inbox}.{self._pull}"
-            await self._connection.client.publish(subject, json.dumps(body).encode(), reply=reply)
-        except Exception as error:  # whatever the client library raises means: ask again later
-            self._connection.trouble = error
-            self._wanted, self._refused = 0, "unsent"
+    def _ask(self, batch: int, seconds: float | None) -> None:
+        self._pull = pull = Pull(self._pull.number + 1, batch, seconds)
+        self._connection.send(wire.publish(self._next, pull.body(), self._inbox + b".%d" % pull.number))
 
-    async def _recover(self, ends: float | None) -> None:
-        """Wait a little after trouble; see that the consumer is there."""
-        left = _PAUSE if ends is None else min(_PAUSE, max(0.0, ends - time.monotonic()))
-        await self._wait(left)
-        refused, self._refused = self._refused, None
-        if refused is None or not self._connection.connected or self._closed:
-            return
+    async def _recover(self, ends: float | None) -> bool:
+        """Wait for the connection, or a while after a refusal and see that the consumer is there. False at ``ends``."""
+        pull = self._pull
+        if not self._connection.connected:
+            return await self._wait(float("inf"), ends)
+        pause = min(_MOST, _FIRST * 2 ** min(self._refusals, 10)) * random.uniform(0.5, 1.0)
+        self._refusals += 1
+        if not await self._wait(time.monotonic() + pause, ends):
+            return False
+        if self._closed or not self._connection.connected:
+            return True
         try:
-            if self.group is not None:
-                self._store.forget(self.topic)
-                await self._store.join(self.topic, self.group)
-            elif await self._store.group(self.topic, self._name) is None:
-                self._store.forget(self.topic)
-                await self._store.ensure(self.topic)
-                await self._store.listen(self.topic, self._name, self._seen + 1 if self._seen else None)
+            await self._rejoin()
         except BusError as error:
-            self._connection.trouble = error
-            self._refused = refused
+            if str(error) != self.trouble:
+                _log.warning("%s; trying again", error, extra={"event": "bus-refused"})
+            self.trouble = str(error)
+        else:
+            if self._refusals > 3:
+                # It is there, and refuses us all the same.
+                self.trouble = f"receiving from {self.topic}: the server says {pull.refusal}"
+            pull.refusal = ""
+        return True
 
-    async def _wait(self, seconds: float) -> None:
+    async def _rejoin(self) -> None:
+        """See that stream and consumer are there."""
+        self._store.forget(self.topic)
+        if self.group is not None:
+            if await self._store.group(self.topic, self.group) is None:
+                _log.warning(
+                    "%s: the consumer of group %s is gone from the server, making it again",
+                    self.topic,
+                    self.group,
+                    extra={"event": "consumer-gone"},
+                )
+            self.lease = await self._store.join(self.topic, self.group)
+        elif await self._store.group(self.topic, self._name) is None:
+            await self._store.ensure(self.topic)
+            stream = await self._store.stream(self.topic) or {}
+            if stream.get("created") != self.epoch:
+                # Another stream counts from one again.
+                self._seen, self.epoch = 0, stream.get("created")
+            await self._store.listen(self.topic, self._name, self._seen + 1)
+
+    async def _wait(self, until: float, ends: float | None) -> bool:
+        """Wait for something to happen, until ``until`` at the latest. False when ``ends`` came first."""
+        deadline = until if ends is None else min(until, ends)
         self._event.clear()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(None if deadline == float("inf") else deadline - time.monotonic()):
                 await self._event.wait()
         except TimeoutError:
-            return
+            return ends is None or ends > deadline
+        return True
 
     def _take(self, limit: int) -> list[Delivery]:
         taken: list[Delivery] = []
         now = time.monotonic()
-        while self._buffer and len(taken) < limit:
-            delivery = self._buffer.popleft()
+        buffer, held = self._buffer, self._held
+        while buffer and len(taken) < limit:
+            delivery = buffer.popleft()
             if delivery.handle.deadline > now:
-                self._held[delivery.handle] = delivery
+                held[delivery.handle] = delivery
                 taken.append(delivery)
         return taken
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         await self._settle(deliveries, b"+ACK")
+
+    async def terminate(self, deliveries: Sequence[Delivery], *, reason: str) -> None:
+        # In the server's advisory the reason is read by people; what it holds besides letters might end it.
+        await self._settle(deliveries, b"+TERM " + " ".join(reason.split())[:_REASON].encode(errors="replace"))
 
     async def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, reason: str | None = None) -> None:
         await self._settle(deliveries, _nak(delay))
@@ -199,14 +246,26 @@ class NatsConsumer(Consumer):
     async def _settle(self, deliveries: Sequence[Delivery], payload: bytes) -> None:
         ours, lost = self._divide(deliveries)
         if self.group is not None and ours:
-            requests = [Request(delivery.handle.reply, payload) for delivery in ours]
-            await self._connection.request(requests, f"settling messages of {self.topic}", self.topic)
+            await self._tell([delivery.handle.reply for delivery in ours], payload, "settling messages")
         for delivery in ours:
             delivery.handle.settled = True
             self._held.pop(delivery.handle, None)
         if lost:
             text = f"{self.topic}: the lease on {len(lost)} messages ended before they were settled"
             raise LeaseLostError(text, deliveries=lost, topic=self.topic)
+
+    async def _tell(self, replies: list[bytes], payload: bytes, doing: str) -> None:
+        """Tell the consumer on the server the same of several messages, and wait until it has taken it in.
+
+        A consumer without replicas works in the order of arrival, so that its answer to the last speaks for all.
+        """
+        alone = self._store.replicas == 1
+        before = b"".join(wire.publish(reply, payload) for reply in replies[:-1]) if alone else b""
+        requests = [Request(reply, payload) for reply in (replies[-1:] if alone else replies)]
+        doing = f"{doing} of {self.topic}"
+        answers = await self._connection.request(requests, doing, self.topic, before=before)
+        if any(answer.status for answer in answers):
+            raise UnreachableError(f"{doing}: the consumer is not there now", topic=self.topic)
 
     def _divide(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
         ours: list[Delivery] = []
@@ -228,8 +287,7 @@ class NatsConsumer(Consumer):
         ours, lost = self._divide(deliveries)
         if self.lease is not None and ours:
             began = time.monotonic()
-            requests = [Request(delivery.handle.reply, b"+WPI") for delivery in ours]
-            await self._connection.request(requests, f"extending leases of {self.topic}", self.topic)
+            await self._tell([delivery.handle.reply for delivery in ours], b"+WPI", "extending leases")
             for delivery in ours:
                 delivery.handle.deadline = began + self.lease
         return lost
@@ -244,9 +302,8 @@ class NatsConsumer(Consumer):
         self._event.set()
         self._connection.reconnected.discard(self._reconnected)
         try:
-            if self._subscription is not None and self._connection.connected:
-                async with asyncio.timeout(self._connection.timeout):
-                    await self._subscription.drain()  # type: ignore[no-untyped-call]
+            if self._connection.connected:
+                await self._connection.drain(self._subscription)
             self._held.update((delivery.handle, delivery) for delivery in self._buffer)
             self._buffer.clear()
             if self._held and self._connection.connected:
@@ -255,8 +312,12 @@ class NatsConsumer(Consumer):
                 await self._store.leave(self.topic, self._name)
         except (LeaseLostError, NoSuchTopicError):
             pass
-        except Exception as error:  # what cannot be handed back comes back when its lease ends
-            self._connection.trouble = error
+        except BusError as error:
+            # What cannot be handed back comes back when its lease ends.
+            _log.warning("%s", error, extra={"event": "close-failed"})
+        self._connection.unsubscribe(self._subscription)
+        if self._beat is not None:
+            self._beat.cancel()
         for handle in self._held:
             handle.settled = True
         self._held.clear()

@@ -1,21 +1,25 @@
-"""The options of a ``nats:`` URL, and what the client library is given for them."""
+"""The options of a ``nats:`` URL, and what they mean for the connection."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
+import logging
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from bus.errors import BusURLError
+from bus.nats.link import Address, Security
+from bus.nats.login import Login
+from bus.secret import Secret
 from bus.units import format_duration, parse_duration, parse_positive_size
 from bus.url import BusURL, option
 
-__all__ = ["NatsOptions", "credentials", "servers"]
+__all__ = ["NatsOptions", "addresses", "security"]
 
+_log = logging.getLogger("taskbus.bus")
 _PORT = 4222
 
 
@@ -35,6 +39,12 @@ def _replicas(text: str) -> int:
     return int(text)
 
 
+def _inbox(text: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}(\.[a-zA-Z0-9_-]{1,64}){0,7}", text):
+        raise ValueError("write a subject without wildcards, such as _INBOX")
+    return text
+
+
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9_]{1,32}", text):
         raise ValueError("use 1 to 32 of letters, digits and _")
@@ -50,67 +60,75 @@ class NatsOptions:
     replicas: int = option(_replicas, 1, "copies of a new stream: 1, 3 or 5")
     prefix: str = option(_prefix, "taskbus", "first part of stream and subject names")
     timeout: float = option(_duration(0.1, 600.0), 5.0, "how long to wait for a connection or a confirmation")
+    inbox: str = option(_inbox, "_INBOX", "first part of the subjects on which the server answers us")
     password_file: str = option(str, "", "file with the password of the user in the URL")
+    token: Secret | None = field(default=None, metadata={"read": Secret, "help": "token to log in with"})
     token_file: str = option(str, "", "file with the token")
     nkey_file: str = option(str, "", "file with the seed of an nkey")
     creds_file: str = option(str, "", "file with a user JWT and its seed (.creds)")
     tls: bool = False
+    tls_first: bool = False
     ca: str = option(str, "", "file with the certificates to trust; default the system's")
     cert: str = option(str, "", "file with our certificate (mTLS)")
     key: str = option(str, "", "file with the key of our certificate")
     allow_insecure: bool = False
 
 
-def servers(url: BusURL) -> list[str]:
-    """The addresses for the client library. They hold no secret."""
+def addresses(url: BusURL) -> list[Address]:
+    """The servers of the URL."""
     found = []
     for host in url.hosts or ("127.0.0.1",):
-        bracketed = host.startswith("[") and host.endswith("]")
-        found.append(f"nats://{host}" if ":" in host and not bracketed else f"nats://{host}:{_PORT}")
+        split = urlsplit(f"//{host}")
+        if not split.hostname:
+            raise BusURLError("nats: a host is missing; write nats://host:4222,host2:4222")
+        found.append(Address(split.hostname, split.port or _PORT))
     return found
 
 
-def credentials(url: BusURL, options: NatsOptions) -> dict[str, Any]:
-    """What to tell the client library about who we are and whom we trust.
+def security(url: BusURL, options: NatsOptions) -> Security:
+    """Who we are and whom we trust.
 
     Raises:
         BusURLError: two ways to log in, an unreadable file, or a secret in plain text to another host.
+        MissingExtraError: a key is to sign, and the library for that is not installed.
     """
-    given: dict[str, Any] = {}
-    ways = []
+    login = _login(url, options)
+    encrypted = bool(options.tls or options.tls_first or options.ca or options.cert or options.key)
+    if not encrypted and login.given and not all(_loopback(address.host) for address in addresses(url)):
+        if not options.allow_insecure:
+            raise BusURLError(
+                "nats: this would send credentials unencrypted to another host: add tls=true, or allow_insecure=true"
+            )
+        _log.warning("%s: credentials are sent unencrypted (allow_insecure)", url, extra={"event": "bus-insecure"})
+    login.answer("")  # a file that cannot be read is told now
+    return Security(login, _context(options) if encrypted else None, options.tls_first)
+
+
+def _login(url: BusURL, options: NatsOptions) -> Login:
+    ways = [name for name in ("token", "token_file", "nkey_file", "creds_file") if getattr(options, name)]
     if url.user is not None:
-        if url.password is not None or options.password_file:
-            password = _read(options.password_file) if options.password_file else None
-            if password is not None and url.password is not None:
-                raise BusURLError("nats: give the password in the URL or in password_file, not both")
-            given["user"] = url.user
-            given["password"] = password if password is not None else url.password and url.password.reveal()
-            ways.append("a user")
-        else:
-            given["token"] = url.user
-            ways.append("a token in the URL")
+        ways.append("a user")
+        if url.password is not None and options.password_file:
+            raise BusURLError("nats: give the password in the URL or in password_file, not both")
+        if url.password is None and not options.password_file:
+            # What stands there alone would be a token, and shown wherever the URL is.
+            raise BusURLError(
+                "nats: a user needs a password, as in nats://user:password@host or password_file=FILE; "
+                "a token is given as token=TOKEN or token_file=FILE"
+            )
     elif options.password_file:
         raise BusURLError("nats: password_file needs a user, as in nats://user@host?password_file=secret")
-    if options.token_file:
-        given["token"] = _read(options.token_file)
-        ways.append("token_file")
-    if options.nkey_file:
-        _read(options.nkey_file)
-        given["nkeys_seed"] = options.nkey_file
-        ways.append("nkey_file")
-    if options.creds_file:
-        _read(options.creds_file)
-        given["user_credentials"] = options.creds_file
-        ways.append("creds_file")
     if len(ways) > 1:
         raise BusURLError(f"nats: log in one way only, not by {' and '.join(ways)}")
-    if options.tls or options.ca or options.cert or options.key:
-        given["tls"] = _context(options)
-    elif ways and not options.allow_insecure and not all(_loopback(host) for host in url.hosts):
-        raise BusURLError(
-            "nats: this would send credentials unencrypted to another host: add tls=true, or allow_insecure=true"
-        )
-    return given
+    return Login(
+        url.user,
+        url.password,
+        options.password_file,
+        options.token,
+        options.token_file,
+        options.nkey_file,
+        options.creds_file,
+    )
 
 
 def _context(options: NatsOptions) -> ssl.SSLContext:
@@ -127,22 +145,10 @@ def _context(options: NatsOptions) -> ssl.SSLContext:
     return context
 
 
-def _read(path: str) -> str:
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            text = file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BusURLError(f"nats: {path} cannot be read: {error}") from None
-    if not text:
-        raise BusURLError(f"nats: {path} is empty")
-    return text
-
-
 def _loopback(host: str) -> bool:
-    name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
-    if name == "localhost":
+    if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
 from bus.contract import Depth, Peeked
-from bus.errors import BusURLError, NoSuchTopicError
+from bus.errors import BusURLError, NoSuchTopicError, UnreachableError
 from bus.nats.connection import Connection
 from bus.nats.names import ANCHOR, decode, encode, stream_name, stream_topic, subject_name
 from bus.nats.options import NatsOptions
@@ -17,7 +18,16 @@ __all__ = ["DEDUPE", "LEASE", "Store"]
 DEDUPE = 120.0
 #: Lease of a new group, in seconds.
 LEASE = 30.0
+#: Seconds after which the server forgets a broadcast consumer that nobody pulls from.
+_FORGOTTEN = 300
+#: Seconds between looks at whether all nodes of a cluster know of a new consumer.
+_LOOK_AGAIN = 0.05
+#: Seconds after which a node that does not know of it counts as down.
+_GRACE = 1.0
 _NANO = 10**9
+#: What the consumer of a group must be, and must not have: else messages would be given up, or never come.
+_CONSUMER = {"ack_policy": "explicit", "deliver_policy": "all", "max_deliver": -1, "max_ack_pending": -1}
+_ABSENT = ("deliver_subject", "filter_subject", "filter_subjects", "backoff")
 
 
 class Store:
@@ -27,6 +37,18 @@ class Store:
         self._connection = connection
         self._options = options
         self._known: set[str] = set()
+        #: Streams by topic, of which all nodes once knew a consumer: that is not lost with a node.
+        self._kept: dict[str, str] = {}
+
+    @property
+    def prefix(self) -> str:
+        """First part of every name."""
+        return self._options.prefix
+
+    @property
+    def replicas(self) -> int:
+        """Copies of every stream."""
+        return self._options.replicas
 
     def forget(self, topic: str) -> None:
         """Look again before the next publish: the stream was not there."""
@@ -36,42 +58,81 @@ class Store:
         """See that the stream is there and keeps messages."""
         if topic in self._known:
             return
+        wanted = self._wanted(topic)
         info = await self.stream(topic)
         if info is None:
-            config = {
-                "name": stream_name(self._options.prefix, topic),
-                "subjects": [subject_name(self._options.prefix, topic)],
-                "retention": "interest",
-                "storage": "file",
-                "discard": "new",
-                "num_replicas": self._options.replicas,
-                "duplicate_window": int(DEDUPE * _NANO),
-                "max_consumers": -1,
-                "max_msgs": -1,
-                "max_bytes": -1,
-                "max_age": 0,
-            }
-            name = config["name"]
-            await self._connection.api(f"STREAM.CREATE.{name}", config, f"making the stream of {topic}", topic)
+            await self._connection.api(
+                f"STREAM.CREATE.{wanted['name']}", wanted, f"making the stream of {topic}", topic
+            )
             info = await self.stream(topic) or {}
         config = info.get("config", {})
-        for field, wanted in (("retention", "interest"), ("storage", "file"), ("num_replicas", self._options.replicas)):
-            if config.get(field) != wanted:
+        for field, value in wanted.items():
+            if (found := config.get(field)) != value:
                 raise BusURLError(
-                    f"the stream {config.get('name')} has {field} {config.get(field)}, not {wanted}: change the URL, "
-                    "or delete the stream",
+                    f"the stream {wanted['name']} has {field} {found}, not {value}: it is not altered; change it with "
+                    "the tools of NATS, or delete it, or use another prefix or number of replicas in the URL",
                     topic=topic,
                 )
         if not info.get("state", {}).get("consumer_count"):
             # Without any consumer a stream with interest retention stores nothing.
+            self._kept.pop(topic, None)
             await self._make(topic, ANCHOR, {"durable_name": ANCHOR, "ack_policy": "explicit", "deliver_policy": "all"})
+        if self._kept.get(topic) != info.get("created"):
+            await self._everywhere(topic)
+            self._kept[topic] = str(info.get("created"))
         self._known.add(topic)
+
+    async def _everywhere(self, topic: str, group: str | None = None) -> None:
+        """Wait until every replica has the consumer of this group, or of any.
+
+        A consumer is there for whoever made it before all nodes know of it, and a node that knows of none drops what it
+        is given to store, though the publisher is told that it is stored. A node that is down drops nothing, and is not
+        told from one that is late: after a moment most of them are enough.
+        """
+        if self._options.replicas == 1:
+            return
+        stream = stream_name(self._options.prefix, topic)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        deadline, grace = began + self._connection.timeout, began + min(_GRACE, self._connection.timeout / 2)
+        while True:
+            all_nodes = loop.time() < grace
+            found = await self._pages(f"CONSUMER.LIST.{stream}", "consumers", topic)
+            keeping = [
+                info for info in found if (name := info["config"].get("durable_name")) and name == (group or name)
+            ]
+            known = (await self.stream(topic) or {}).get("state", {}).get("consumer_count")
+            if known and any(self._on_nodes(info, every=all_nodes) for info in keeping):
+                return
+            if loop.time() > deadline:
+                raise UnreachableError(f"{topic}: its consumers are not on all replicas of the stream yet", topic=topic)
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    def _on_nodes(self, info: dict[str, Any], *, every: bool) -> bool:
+        cluster = info.get("cluster") or {}
+        others = cluster.get("replicas") or []
+        nodes = bool(cluster.get("leader")) + sum(bool(peer.get("current")) for peer in others)
+        return nodes >= (self._options.replicas if every else self._options.replicas // 2 + 1)
+
+    def _wanted(self, topic: str) -> dict[str, Any]:
+        """What a stream must be, so that nothing accepted is dropped. Limits of size are the administrator's."""
+        return {
+            "name": stream_name(self._options.prefix, topic),
+            "subjects": [subject_name(self._options.prefix, topic)],
+            "retention": "interest",
+            "storage": "file",
+            "discard": "new",
+            "num_replicas": self._options.replicas,
+            "duplicate_window": int(DEDUPE * _NANO),
+            "max_age": 0,
+            "max_msgs_per_subject": -1,
+        }
 
     async def stream(self, topic: str) -> dict[str, Any] | None:
         """What the server knows of a topic's stream."""
         name = stream_name(self._options.prefix, topic)
         try:
-            return await self._connection.api(f"STREAM.INFO.{name}", {}, f"looking at {topic}", topic)
+            return await self._connection.look(f"STREAM.INFO.{name}", {}, f"looking at {topic}", topic)
         except NoSuchTopicError:
             return None
 
@@ -80,7 +141,7 @@ class Store:
         name = stream_name(self._options.prefix, topic)
         try:
             subject = f"CONSUMER.INFO.{name}.{encode(group)}"
-            return await self._connection.api(subject, {}, f"looking at {topic}", topic)
+            return await self._connection.look(subject, {}, f"looking at {topic}", topic)
         except NoSuchTopicError:
             return None
 
@@ -93,20 +154,19 @@ class Store:
             info = await self._make(
                 topic,
                 encode(group),
-                {
-                    "durable_name": encode(group),
-                    "ack_policy": "explicit",
-                    "ack_wait": int(lease * _NANO),
-                    "deliver_policy": "all",
-                    "max_deliver": -1,
-                    "max_ack_pending": -1,
-                },
+                {"durable_name": encode(group), "ack_wait": int(lease * _NANO), **_CONSUMER},
             )
+            await self._everywhere(topic, encode(group))
             await self._drop_anchor(topic)
         config = info["config"]
         found = config.get("ack_wait", 0) / _NANO
-        if config.get("ack_policy") != "explicit" or config.get("deliver_subject") or config.get("max_deliver") != -1:
-            raise BusURLError(f"{topic}: the consumer {group} on the server was not made by taskbus", topic=topic)
+        for field, value in {**_CONSUMER, **dict.fromkeys(_ABSENT)}.items():
+            if (other := config.get(field) or None) != value:
+                raise BusURLError(
+                    f"{topic}: the consumer of the group {group} has {field} {other}, not {value}: it is not altered; "
+                    "change or delete it with the tools of NATS",
+                    topic=topic,
+                )
         if self._options.lease is not None and abs(found - self._options.lease) > 1e-6:
             raise BusURLError(
                 f"{topic}: the group {group} has a lease of {found:g} s, the URL says {self._options.lease:g} s: "
@@ -115,17 +175,15 @@ class Store:
             )
         return float(found)
 
-    async def listen(self, topic: str, name: str, start: int | None) -> None:
-        """Make a broadcast consumer, from now or from a sequence on."""
-        config: dict[str, Any] = {"name": name, "ack_policy": "none", "inactive_threshold": 300 * _NANO}
-        config |= (
-            {"deliver_policy": "new"}
-            if start is None
-            else {
-                "deliver_policy": "by_start_sequence",
-                "opt_start_seq": start,
-            }
-        )
+    async def listen(self, topic: str, name: str, start: int) -> None:
+        """Make a broadcast consumer, from the sequence ``start`` on."""
+        config = {
+            "name": name,
+            "ack_policy": "none",
+            "inactive_threshold": _FORGOTTEN * _NANO,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": start,
+        }
         await self._make(topic, name, config)
 
     async def leave(self, topic: str, name: str) -> None:
@@ -148,7 +206,7 @@ class Store:
     async def _pages(self, subject: str, key: str, topic: str | None = None) -> list[Any]:
         found: list[Any] = []
         while True:
-            page = await self._connection.api(subject, {"offset": len(found)}, "listing", topic)
+            page = await self._connection.look(subject, {"offset": len(found)}, "listing", topic)
             more = page.get(key) or []
             found += more
             if not more or len(found) >= page.get("total", 0):

@@ -8,10 +8,11 @@ import uuid
 
 from bus.capabilities import Capabilities, Durability
 from bus.contract import Bus, Consumer, Depth, Health, Producer
-from bus.errors import BusError, BusURLError, ClosedError, UnsupportedError
+from bus.errors import BadNameError, BusError, BusURLError, ClosedError
 from bus.names import check_group, check_topic
 from bus.nsq.consumer import NsqConsumer
-from bus.nsq.nodes import Nodes
+from bus.nsq.keeping import KEPT
+from bus.nsq.nodes import EPHEMERAL, Nodes
 from bus.nsq.options import parse_address, read_options, tls_context
 from bus.nsq.publisher import NsqProducer, Publisher
 from bus.registry import Clock
@@ -21,8 +22,6 @@ __all__ = ["NsqBus"]
 
 #: Seconds ``health`` waits for an answer.
 _HEALTH = 2.0
-#: A channel that ends with its last reader.
-_EPHEMERAL = "#ephemeral"
 
 
 class NsqBus(Bus):
@@ -43,6 +42,9 @@ class NsqBus(Bus):
         attempts=True,
         release_counts=True,
         broadcast=True,
+        depth=True,
+        depth_tells_delayed=True,
+        topics=True,
         max_size=1024**2,
     )
 
@@ -55,8 +57,8 @@ class NsqBus(Bus):
             raise BusURLError(f"nsq: {error}") from None
         if len(options.http) > 1 and len(options.http) != len(hosts):
             raise BusURLError("nsq: http is one port, or as many host:port as there are nsqds")
-        self._nodes = Nodes(tuple(dict.fromkeys(hosts)), options)
         self._tls = tls_context(options)
+        self._nodes = Nodes(tuple(dict.fromkeys(hosts)), options, self._tls)
         self._publisher = Publisher(self._nodes, options, self._tls)
         self.capabilities = dataclasses.replace(
             type(self).capabilities,
@@ -64,9 +66,6 @@ class NsqBus(Bus):
             publish_delay=options.max_delay,
             nack_delay=options.max_delay,
             max_size=options.max_size,
-            depth=self._nodes.looks,
-            depth_tells_delayed=self._nodes.looks,
-            topics=self._nodes.looks,
         )
         self._closed = False
         self._made: set[NsqProducer | NsqConsumer] = set()
@@ -85,7 +84,9 @@ class NsqBus(Bus):
     async def consumer(self, topic: str, group: str | None) -> Consumer:
         self._check_open()
         check_topic(topic)
-        channel = f"taskbus-{uuid.uuid4().hex}{_EPHEMERAL}" if group is None else check_group(group)
+        if group == KEPT:
+            raise BadNameError(f"group {group}: nsq keeps messages in it that no group has yet; use another name")
+        channel = f"taskbus-{uuid.uuid4().hex}{EPHEMERAL}" if group is None else check_group(group)
         consumer = NsqConsumer(topic, group, channel, self._nodes, self._options, self._tls, self._made.discard)
         self._made.add(consumer)
         await consumer.join()
@@ -94,38 +95,40 @@ class NsqBus(Bus):
     async def depth(self, topic: str, group: str) -> Depth:
         check_topic(topic)
         check_group(group)
-        self._check_looks("depth")
         ready = delayed = in_flight = 0
         for found in await self._nodes.stats(topic):
             channels = {channel["channel_name"]: channel for channel in found["channels"]}
-            mine = channels.get(group)
-            if mine is not None:
-                delayed += mine["deferred_count"]
-                in_flight += mine["in_flight_count"]
-                ready += mine["depth"]
-            if mine is not None or not channels:
+            lasting = {name for name in channels if not name.endswith(EPHEMERAL)}
+            # What is kept for the first group is this one's if there is no other.
+            names = {group, KEPT} if lasting <= {group, KEPT} else {group}
+            mine = [channels[name] for name in names & lasting]
+            for channel in mine:
+                delayed += channel["deferred_count"]
+                in_flight += channel["in_flight_count"]
+                ready += channel["depth"]
+            if mine or not channels:
                 ready += found["depth"]
         return Depth(ready, delayed, in_flight)
 
     async def topics(self) -> list[str]:
-        self._check_looks("list of topics")
         return sorted({found["topic_name"] for found in await self._nodes.stats()})
 
     async def groups(self, topic: str) -> list[str]:
         check_topic(topic)
-        self._check_looks("list of groups")
         names = {channel["channel_name"] for found in await self._nodes.stats(topic) for channel in found["channels"]}
-        return sorted(name for name in names if not name.endswith(_EPHEMERAL))
+        return sorted(name for name in names if not name.endswith(EPHEMERAL) and name != KEPT)
 
     async def health(self) -> Health:
         if self._closed:
             return Health(False, "closed")
-        for made in self._made:
-            if isinstance(made, NsqConsumer) and made.trouble:
-                return Health(False, f"topic {made.topic}: {made.trouble}")
+        consumers = [made for made in self._made if isinstance(made, NsqConsumer)]
+        for consumer in consumers:
+            if consumer.trouble:
+                return Health(False, f"topic {consumer.topic}: {consumer.trouble}")
+        away = sorted({node for consumer in consumers for node in consumer.away})
         try:
             async with asyncio.timeout(_HEALTH):
-                return Health(True, f"nsqd {await self._publisher.any()}")
+                return Health(True, "; ".join([f"nsqd {await self._publisher.any()}", *(f"{n} is away" for n in away)]))
         except TimeoutError:
             return Health(False, f"no nsqd answers within {_HEALTH:g} s")
         except BusError as error:
@@ -136,12 +139,6 @@ class NsqBus(Bus):
         for made in list(self._made):
             await made.close()
         await self._publisher.close()
-
-    def _check_looks(self, what: str) -> None:
-        if not self._nodes.looks:
-            raise UnsupportedError(
-                f"nsq: {what} is asked for over HTTP; add http=4151, the HTTP port of the nsqds, to the URL"
-            )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -16,7 +16,7 @@ from typing import Any
 from bus.errors import BusError, BusURLError, UnreachableError
 from bus.nsq import protocol
 from bus.nsq.options import Address, NsqOptions
-from bus.nsq.protocol import Error, Frames, Message, NsqProtocolError, Response
+from bus.nsq.protocol import Error, Frame, Frames, Message, NsqProtocolError
 from bus.nsq.trouble import explain, unreachable
 from bus.units import format_duration
 
@@ -33,7 +33,7 @@ _SETTLING = (b"E_FIN_FAILED", b"E_REQ_FAILED", b"E_TOUCH_FAILED")
 class Connection:
     """Commands go out in order, coalesced per turn of the loop; answers come back in order.
 
-    ``on_message`` is given each message, ``on_refused`` the id of each message that is no longer ours.
+    ``on_messages`` is given the messages of each read, ``on_refused`` the id of each message that is no longer ours.
     """
 
     def __init__(self, address: Address, options: NsqOptions, tls: ssl.SSLContext | None) -> None:
@@ -43,7 +43,7 @@ class Connection:
         self.trouble: BusError | None = None
         self.max_ready = 2500
         self.ceiling = options.max_lease
-        self.on_message: Callable[[Message], None] = lambda message: None
+        self.on_messages: Callable[[list[Message]], None] = lambda messages: None
         self.on_refused: Callable[[bytes], None] = lambda id: None
         self._options = options
         self._tls = tls
@@ -121,13 +121,18 @@ class Connection:
 
     async def _answer(self) -> bytes:
         """The answer to a step of the introduction."""
-        size = int.from_bytes(await self._reader.readexactly(4), "big")
+        head = await self._reader.readexactly(4)
+        if head == b"HTTP":
+            raise NsqProtocolError("that is an HTTP port; its TCP port, 4150 by default, is needed")
+        size = int.from_bytes(head, "big")
         if not 4 <= size <= 65536:
             raise NsqProtocolError("it is no nsqd")
         (frame,) = Frames().feed(size.to_bytes(4, "big") + await self._reader.readexactly(size))
         if isinstance(frame, Error):
             raise explain(frame.data, self.where)
-        return bytes(frame.data)
+        if isinstance(frame, Message):
+            raise NsqProtocolError("it is no nsqd")
+        return frame.data
 
     def send(self, data: bytes) -> None:
         """Send, in order, at the end of this turn of the loop. Does nothing once closed."""
@@ -182,24 +187,37 @@ class Connection:
                     data = await self._reader.read(_CHUNK)
                 if not data:
                     raise EOFError("it closed the connection")
-                for frame in self._frames.feed(data):
-                    self._take(frame)
+                self._take_all(self._frames.feed(data))
         except (OSError, EOFError, NsqProtocolError) as error:
-            self._end(self.trouble or unreachable(error, self.where))
+            self._end(unreachable(error, self.where))
         finally:
-            self._end(self.trouble or UnreachableError(f"the connection to nsqd {self.where} was closed"))
+            self._end(UnreachableError(f"the connection to nsqd {self.where} was closed"))
 
-    def _take(self, frame: Response) -> None:
+    def _take_all(self, frames: list[Frame]) -> None:
+        """In order: a refusal may be followed by the same message anew."""
+        messages: list[Message] = []
+        for frame in frames:
+            if type(frame) is Message:
+                messages.append(frame)
+                continue
+            if messages:
+                self.on_messages(messages)
+                messages = []
+            self._take(frame)
+        if messages:
+            self.on_messages(messages)
+
+    def _take(self, frame: Frame) -> None:
         if isinstance(frame, Message):
-            self.on_message(frame)
-        elif isinstance(frame, Error):
-            self._take_error(bytes(frame.data))
+            raise NsqProtocolError("it sent a message before a subscription")
+        if isinstance(frame, Error):
+            self._take_error(frame.data)
         elif frame.data == _HEARTBEAT:
             self.send(protocol.nop())
         elif self._answers:
             future, _ = self._answers.popleft()
             if not future.done():
-                future.set_result(bytes(frame.data))
+                future.set_result(frame.data)
         else:
             raise NsqProtocolError("it answered what nobody asked")
 
@@ -218,8 +236,8 @@ class Connection:
             future, _ = self._answers.popleft()
             if not future.done():
                 future.set_exception(error)
-        else:
-            self.trouble = error
+        # After any other refusal nsqd closes the connection: nothing more must go into it.
+        self._end(error)
 
     def abort(self, trouble: BusError | None = None) -> None:
         """End the connection now."""

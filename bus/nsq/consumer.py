@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from nsq.util import distribute
 
@@ -53,7 +54,7 @@ class NsqConsumer(Consumer):
         self._options = options
         self._forget = forget
         self._links = Links(topic, channel, nodes, options, tls, self._arrived, self._changed)
-        self._buffer: deque[Delivery] = deque()
+        self._buffer: deque[Held] = deque()
         self._tidy: asyncio.TimerHandle | None = None
         self._wanted = 0
         self._turn = 0
@@ -77,6 +78,11 @@ class NsqConsumer(Consumer):
     def trouble(self) -> str:
         """What is wrong; empty if messages can come."""
         return "" if self._links.live else str(self._links.trouble or "no nsqd is connected")
+
+    @property
+    def away(self) -> list[str]:
+        """The nsqds from which nothing can come now."""
+        return self._links.away
 
     async def receive(self, limit: int = 1, timeout: float | None = None) -> list[Delivery]:
         loop = asyncio.get_running_loop()
@@ -106,18 +112,13 @@ class NsqConsumer(Consumer):
         now = asyncio.get_running_loop().time()
         batch: list[Delivery] = []
         while self._buffer and len(batch) < limit:
-            delivery = self._buffer.popleft()
-            held: Held = delivery.handle
+            held = self._buffer.popleft()
             if held.state == "held" and held.deadline > now:
-                batch.append(delivery)
+                batch.append(held)
         return batch
 
-    def _arrived(self, link: Link, message: Message) -> None:
-        held = Held(link, message.id, asyncio.get_running_loop().time(), self._lease)
-        link.add(held)
-        # Two nsqds of one host make the same ids unless they were given different --node-id.
-        id = f"{message.id.decode('ascii', 'replace')}@{link.connection.where}"
-        self._buffer.append(Delivery(message.body, id, message.attempts, handle=held))
+    def _arrived(self, link: Link, messages: list[Message]) -> None:
+        self._buffer.extend(link.add(messages, asyncio.get_running_loop().time(), self._lease))
         self._wake.set()
         if not self._wanted:
             self._keep_for_later()
@@ -131,12 +132,11 @@ class NsqConsumer(Consumer):
         self._tidy = None
         if self._wanted or self._closed:
             return
-        for delivery in self._buffer:
-            held: Held = delivery.handle
+        for held in self._buffer:
             if held.state == "held":
                 held.state = "settled"
-                held.link.held.pop(held.id, None)
-                held.link.connection.send(protocol.requeue(held.id))
+                held.link.held.pop(held.name, None)
+                held.link.connection.send(protocol.requeue(held.name))
         self._buffer.clear()
 
     def _changed(self) -> None:
@@ -168,39 +168,48 @@ class NsqConsumer(Consumer):
         await self.nack(deliveries, delay=delay)
 
     async def _settle(self, deliveries: Sequence[Delivery], command: Callable[[bytes], bytes]) -> None:
+        mine = cast("Sequence[Held]", deliveries)
         near = asyncio.get_running_loop().time() + self._near
-        unsure: set[Link] = set()
+        unsure: dict[Link, list[bytes]] = {}
         used: dict[Link, list[bytes]] = {}
-        for delivery in deliveries:
-            held: Held = delivery.handle
+        last: Link | None = None
+        names: list[bytes] = []
+        for held in mine:
             if held.state != "held":
                 continue
             held.state = "settled"
-            held.link.held.pop(held.id, None)
-            used.setdefault(held.link, []).append(held.id)
+            link = held.link
+            if link is not last:
+                last = link
+                names = used.setdefault(link, [])
+            name = held.name
+            link.held.pop(name, None)
+            names.append(name)
             if held.deadline < near:
-                held.link.settling[held.id] = held
-                unsure.add(held.link)
+                link.settling[name] = held
+                unsure.setdefault(link, []).append(name)
         if self._wanted:
             # Before they are settled: each settled one makes room at nsqd for one more than was asked for.
             self._allot()
-        for link, ids in used.items():
-            link.connection.send(b"".join(map(command, ids)))
-        await asyncio.gather(*(self._make_sure(link) for link in unsure))
+        for link, names in used.items():
+            link.connection.send(b"".join(map(command, names)))
+        await asyncio.gather(*(self._make_sure(link, names) for link, names in unsure.items()))
         for link in used.keys() - unsure:
             await link.connection.drain()
-        self._raise_lost(deliveries)
+        self._raise_lost(mine)
 
-    async def _make_sure(self, link: Link) -> None:
+    async def _make_sure(self, link: Link, names: Sequence[bytes] = ()) -> None:
+        """Wait until nsqd has refused what it refuses; ``names`` are those being settled."""
         try:
             await link.connection.fence()
         except BusError:
             link.lose_all()
         finally:
-            link.settling.clear()
+            for name in names:
+                link.settling.pop(name, None)
 
-    def _raise_lost(self, deliveries: Sequence[Delivery]) -> None:
-        lost = list(dict.fromkeys(delivery for delivery in deliveries if delivery.handle.state == "lost"))
+    def _raise_lost(self, deliveries: Sequence[Held]) -> None:
+        lost = list(dict.fromkeys(held for held in deliveries if held.state == "lost"))
         if lost:
             raise LeaseLostError(
                 f"topic {self.topic}: the lease of {len(lost)} of {len(deliveries)} messages ended; nsqd gives them "
@@ -211,25 +220,25 @@ class NsqConsumer(Consumer):
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         now = asyncio.get_running_loop().time()
-        unsure: set[Link] = set()
-        for delivery in deliveries:
-            held: Held = delivery.handle
+        unsure: dict[Link, None] = {}
+        mine = cast("Sequence[Held]", deliveries)
+        for held in mine:
             if held.state != "held":
                 continue
             end = held.arrived + held.link.connection.ceiling
             if now >= end:
                 held.state = "lost"
-                held.link.held.pop(held.id, None)
+                held.link.held.pop(held.name, None)
                 continue
             if end < now + self._lease and not held.warned:
                 held.warned = True
                 self._warn(held)
             if held.deadline < now + self._near:
-                unsure.add(held.link)
+                unsure[held.link] = None
             held.deadline = min(now + self._lease, end)
-            held.link.connection.send(protocol.touch(held.id))
+            held.link.connection.send(protocol.touch(held.name))
         await asyncio.gather(*(self._make_sure(link) for link in unsure))
-        return [delivery for delivery in deliveries if delivery.handle.state == "lost"]
+        return [held for held in mine if held.state == "lost"]
 
     def _warn(self, held: Held) -> None:
         connection = held.link.connection
@@ -270,5 +279,5 @@ class NsqConsumer(Consumer):
     def _requeue_all(self, link: Link) -> None:
         for held in link.held.values():
             held.state = "settled"
-            link.connection.send(protocol.requeue(held.id))
+            link.connection.send(protocol.requeue(held.name))
         link.held.clear()

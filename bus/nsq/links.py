@@ -8,10 +8,12 @@ import random
 import ssl
 from collections.abc import Callable
 
+from bus.contract import Delivery
 from bus.errors import BusError
 from bus.nsq import protocol
 from bus.nsq.connection import Connection
-from bus.nsq.nodes import Nodes
+from bus.nsq.keeping import Keeper
+from bus.nsq.nodes import EPHEMERAL, Nodes
 from bus.nsq.options import Address, NsqOptions
 from bus.nsq.protocol import Message
 from bus.nsq.trouble import refused
@@ -20,19 +22,26 @@ __all__ = ["Held", "Link", "Links"]
 
 _log = logging.getLogger("taskbus.bus")
 #: Seconds before the first and at most before any further attempt to connect again.
-_FIRST, _LONGEST = 0.1, 15.0
+_FIRST, _LONGEST = 0.1, 5.0
 
 
-class Held:
+class Held(Delivery):
     """One message in our hands. ``state`` is ``held``, ``settled`` or ``lost``; times are the loop's."""
 
-    __slots__ = ("arrived", "deadline", "id", "link", "state", "warned")
+    __slots__ = ("arrived", "deadline", "link", "name", "state", "warned")
 
-    def __init__(self, link: Link, id: bytes, now: float, lease: float) -> None:
-        self.link = link
+    def __init__(self, link: Link, message: Message, id: str, now: float, deadline: float) -> None:
+        self.body = message.body
         self.id = id
+        self.attempt = message.attempts
+        self.key = None
+        self.history = ()
+        self.handle = None
+        self.link = link
+        #: What nsqd calls it.
+        self.name = message.id
         self.arrived = now
-        self.deadline = now + lease
+        self.deadline = deadline
         self.state = "held"
         self.warned = False
 
@@ -48,12 +57,20 @@ class Link:
         self.ready = 0
         self._soonest = float("inf")
 
-    def add(self, held: Held) -> None:
-        old = self.held.pop(held.id, None)
-        if old is not None:
-            old.state = "lost"
-        self.held[held.id] = held
-        self._soonest = min(self._soonest, held.deadline)
+    def add(self, messages: list[Message], now: float, lease: float) -> list[Held]:
+        """What just came is held from now on."""
+        # Two nsqds of one host make the same ids unless they were given different --node-id.
+        mine, at, deadline = self.held, f"@{self.connection.where}", now + lease
+        added: list[Held] = []
+        for message in messages:
+            name = message.id
+            held = Held(self, message, name.decode("ascii", "replace") + at, now, deadline)
+            if name in mine:
+                mine.pop(name).state = "lost"
+            mine[name] = held
+            added.append(held)
+        self._soonest = min(self._soonest, deadline)
+        return added
 
     def in_flight(self, now: float) -> int:
         """How many nsqd counts as in flight here: what is held and has not run out."""
@@ -97,7 +114,7 @@ class Links:
         nodes: Nodes,
         options: NsqOptions,
         tls: ssl.SSLContext | None,
-        arrived: Callable[[Link, Message], None],
+        arrived: Callable[[Link, list[Message]], None],
         changed: Callable[[], None],
     ) -> None:
         self.live: list[Link] = []
@@ -112,6 +129,15 @@ class Links:
         self._wanted: frozenset[Address] = frozenset()
         self._keepers: dict[Address, asyncio.Task[None]] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._listens = channel.endswith(EPHEMERAL)
+        self._keeper = Keeper(topic, nodes, options, tls)
+        self._movers: dict[Address, asyncio.Task[None]] = {}
+
+    @property
+    def away(self) -> list[str]:
+        """The nsqds that are wanted and not connected."""
+        live = {link.connection.address for link in self.live}
+        return sorted(f"{host}:{port}" for host, port in self._wanted - live)
 
     async def start(self) -> None:
         """Subscribe at every nsqd that answers now; the others follow. Raises if none does."""
@@ -140,9 +166,11 @@ class Links:
             self._keepers[address] = asyncio.create_task(self._stay(address, link), name=f"nsq keep {address}")
 
     async def _connect(self, address: Address) -> Link:
+        if self._listens:
+            await self._keeper.keep(address)
         connection = Connection(address, self._options, self._tls)
         link = Link(connection)
-        connection.on_message = lambda message: self._arrived(link, message)
+        connection.on_messages = lambda messages: self._arrived(link, messages)
         connection.on_refused = link.refuse
         await connection.open()
         try:
@@ -155,6 +183,8 @@ class Links:
             raise
         self.live.append(link)
         self._changed()
+        if not self._listens and (address not in self._movers or self._movers[address].done()):
+            self._movers[address] = asyncio.create_task(self._keeper.hand_over(address), name=f"nsq move {address}")
         return link
 
     async def _stay(self, address: Address, link: Link | None) -> None:
@@ -193,7 +223,7 @@ class Links:
 
     async def stop(self) -> list[Link]:
         """Make no link any more; the live ones are the caller's to close."""
-        tasks = [*self._keepers.values(), *([self._watch] if self._watch else [])]
+        tasks = [*self._keepers.values(), *self._movers.values(), *([self._watch] if self._watch else [])]
         for task in tasks:
             task.cancel()
         if tasks:

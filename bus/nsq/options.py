@@ -45,9 +45,13 @@ def _http(text: str) -> tuple[str, ...]:
         if int(text) not in _PORTS:
             raise ValueError("a port is 1 to 65535")
         return (text,)
-    for part in text.split(","):
-        parse_address(part, 4151)
-    return tuple(text.split(","))
+    parts = text.split(",")
+    for part in parts:
+        scheme, _, rest = part.rpartition("://")
+        if scheme not in ("", "http", "https"):
+            raise ValueError("write the port, or host:4151 or https://host:4152 of each nsqd")
+        parse_address(rest, 4151)
+    return tuple(parts)
 
 
 def _lookupd(text: str) -> tuple[str, ...]:
@@ -67,7 +71,7 @@ class NsqOptions:
     """What can stand behind the ``?``."""
 
     lookupd: tuple[str, ...] = option(_lookupd, (), "nsqlookupd servers, http://host:4161,http://host2:4161")
-    http: tuple[str, ...] = option(_http, (), "HTTP port of the nsqds, or host:port of each; depth and topics need it")
+    http: tuple[str, ...] = option(_http, (), "HTTP port of the nsqds, or host:port of each; by default the next port")
     lease: float = option(_duration(0.1, 86400.0), 60.0, "time a delivery stays with its consumer unless extended")
     max_lease: float = option(_duration(0.1, 30 * 86400.0), 900.0, "--max-msg-timeout of the nsqds")
     max_delay: float = option(_duration(0.001, 365 * 86400.0), 3600.0, "--max-req-timeout of the nsqds")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from bus.contract import Message, Producer
@@ -24,11 +25,15 @@ __all__ = ["NsqProducer", "Publisher"]
 _MOST, _MOST_BYTES = 1000, 1024**2
 #: Seconds for which a server that did not answer is tried last.
 _AVOID = 5.0
+#: Seconds to wait for the refusal of a size.
+_REFUSAL = 0.5
 
 
 class _Command(NamedTuple):
     topic: str
     data: bytes
+    #: Bytes of the largest message in it.
+    largest: int
 
 
 class Publisher:
@@ -40,7 +45,8 @@ class Publisher:
         self._tls = tls
         self._open: dict[Address, Connection] = {}
         self._avoid: dict[Address, float] = {}
-        self._opening = asyncio.Lock()
+        self._opening: dict[Address, asyncio.Lock] = {}
+        self._closed = False
         self._turns = itertools.count()
 
     async def publish(self, commands: Sequence[_Command]) -> None:
@@ -51,19 +57,24 @@ class Publisher:
             UnauthorisedError, TooLargeError, BadNameError, FullError.
         """
         left, sent, last = list(commands), False, None
-        for node in await self._order():
-            try:
-                connection = await self.connection(node)
-            except BusError as error:
-                if refused(error):
-                    raise
-                last = error
-                continue
-            sent = True
-            left, last = await self._try(connection, left)
-            if not left:
-                return
-            self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+        tried = set[Address]()
+        while nodes := await self._untried(tried):
+            for node in nodes:
+                tried.add(node)
+                try:
+                    connection = await self.connection(node)
+                except BusError as error:
+                    if refused(error):
+                        raise
+                    last = error
+                    continue
+                sent = True
+                left, last = await self._try(connection, left)
+                if not left:
+                    return
+                if connection.closed.is_set():
+                    await self._check_size(node, max(left, key=lambda command: command.largest))
+                self._give_up_on(node)
         topics = ", ".join(sorted({command.topic for command in left}))
         if sent:
             if last is not None and not isinstance(last, UnreachableError):
@@ -97,8 +108,28 @@ class Publisher:
                 raise result
         return left, last
 
-    async def _order(self) -> list[Address]:
-        """The nodes, each first in its turn, those that failed lately at the end."""
+    async def _check_size(self, node: Address, command: _Command) -> None:
+        """Ask whether a size was the reason for which nsqd ended a connection.
+
+        It answers before it does, but where it leaves a message unread the answer is often lost on the way. So only the
+        size is sent: if it is too large the answer comes through, and if it is not nsqd waits for the message in vain.
+
+        Raises:
+            TooLargeError.
+        """
+        connection = Connection(node, self._options, self._tls)
+        with contextlib.suppress(UnreachableError, TimeoutError):
+            async with asyncio.timeout(_REFUSAL):
+                await connection.open()
+                try:
+                    await connection.ask(protocol.announce(command.topic, command.largest), command.topic)
+                finally:
+                    await connection.close()
+
+    async def _untried(self, tried: set[Address]) -> list[Address]:
+        """First the nodes, each first in its turn, those that failed lately at the end; then those come since."""
+        if tried:
+            return list(set(await self._nodes.ask()) - tried) if self._nodes.changing else []
         nodes = await self._nodes.all()
         turn = next(self._turns) % len(nodes) if nodes else 0
         now = asyncio.get_running_loop().time()
@@ -106,39 +137,55 @@ class Publisher:
 
     async def connection(self, node: Address) -> Connection:
         """The open connection to ``node``. Raises as :meth:`Connection.open`."""
-        async with self._opening:
+        known = self._open.get(node)
+        if known is not None and not known.closed.is_set():
+            return known
+        # One lock each: a node that does not answer must not keep others waiting.
+        async with self._opening.setdefault(node, asyncio.Lock()):
             known = self._open.get(node)
             if known is not None and not known.closed.is_set():
                 return known
             if known is not None:
                 await known.close()
+            if self._closed:
+                raise ClosedError("the nsq bus is closed")
             connection = Connection(node, self._options, self._tls)
             try:
                 await connection.open()
             except UnreachableError:
-                self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+                self._give_up_on(node)
                 raise
             self._open[node] = connection
             return connection
 
+    def _give_up_on(self, node: Address) -> None:
+        """For a while."""
+        self._avoid[node] = asyncio.get_running_loop().time() + _AVOID
+        self._nodes.doubt()
+
     async def any(self) -> str:
         """Connect to one, and say which. Raises as :meth:`publish`."""
         last: BusError = UnreachableError("nsqlookupd knows no nsqd; check that they run with --lookupd-tcp-address")
-        for node in await self._order():
-            try:
-                return (await self.connection(node)).where
-            except BusError as error:
-                if refused(error):
-                    raise
-                last = error
+        tried = set[Address]()
+        while nodes := await self._untried(tried):
+            for node in nodes:
+                tried.add(node)
+                try:
+                    return (await self.connection(node)).where
+                except BusError as error:
+                    if refused(error):
+                        raise
+                    last = error
         raise last
 
     async def close(self) -> None:
         """Let go of every connection."""
-        async with self._opening:
-            for connection in self._open.values():
-                await connection.close()
-            self._open.clear()
+        self._closed = True
+        for node, lock in list(self._opening.items()):
+            async with lock:
+                if (connection := self._open.pop(node, None)) is not None:
+                    await connection.close()
+        await self._nodes.close()
 
 
 class NsqProducer(Producer):
@@ -156,23 +203,43 @@ class NsqProducer(Producer):
     async def publish_many(self, messages: Sequence[Message]) -> None:
         if self._closed:
             raise ClosedError("this producer is closed")
-        for message in messages:
-            self._check(message)
         if not messages:
             return
+        commands = self._commands(messages)
         self._busy += 1
         self._quiet.clear()
         try:
-            await self._publisher.publish(_commands(messages))
+            await self._publisher.publish(commands)
         finally:
             self._busy -= 1
             if not self._busy:
                 self._quiet.set()
 
-    def _check(self, message: Message) -> None:
-        topic, size, options = check_topic(message.topic), len(message.body), self._options
+    def _commands(self, messages: Sequence[Message]) -> list[_Command]:
+        """Check all; MPUB for what has the same topic, DPUB for each that is delayed."""
+        commands: list[_Command] = []
+        topics: dict[str, list[bytes]] = {}
+        topic, bodies, most = "", list[bytes](), self._options.max_size
+        for message in messages:
+            name, body, _, delay, _ = message
+            if name != topic:
+                topic = check_topic(name)
+                bodies = topics.setdefault(topic, [])
+            if not 0 < len(body) <= most or delay > self._options.max_delay:
+                raise self._refusal(message)
+            if delay > 0:
+                commands.append(_Command(topic, protocol.publish(topic, [body], delay), len(body)))
+            else:
+                bodies.append(body)
+        for topic, bodies in topics.items():
+            for batch in _batches(bodies):
+                commands.append(_Command(topic, protocol.publish(topic, batch), max(map(len, batch))))
+        return commands
+
+    def _refusal(self, message: Message) -> BusError:
+        topic, size, options = message.topic, len(message.body), self._options
         if size > options.max_size:
-            raise TooLargeError(
+            return TooLargeError(
                 f"topic {topic}: {size} bytes are over max_size={options.max_size}; raise it with --max-msg-size of "
                 "nsqd, or publish a reference to larger data",
                 topic=topic,
@@ -180,13 +247,12 @@ class NsqProducer(Producer):
                 limit=options.max_size,
             )
         if not size:
-            raise UnsupportedError(f"topic {topic}: nsqd takes no empty message", topic=topic)
-        if message.delay > options.max_delay:
-            raise UnsupportedError(
-                f"topic {topic}: a delay of {format_duration(message.delay)} is over "
-                f"max_delay={format_duration(options.max_delay)}; raise it with --max-req-timeout of nsqd",
-                topic=topic,
-            )
+            return UnsupportedError(f"topic {topic}: nsqd takes no empty message", topic=topic)
+        return UnsupportedError(
+            f"topic {topic}: a delay of {format_duration(message.delay)} is over "
+            f"max_delay={format_duration(options.max_delay)}; raise it with --max-req-timeout of nsqd",
+            topic=topic,
+        )
 
     async def close(self) -> None:
         self._closed = True
@@ -194,22 +260,19 @@ class NsqProducer(Producer):
         await self._quiet.wait()
 
 
-def _commands(messages: Sequence[Message]) -> list[_Command]:
-    """MPUB for what has the same topic, DPUB for each that is delayed."""
-    commands: list[_Command] = []
-    batches: dict[str, list[bytes]] = {}
-    sizes: dict[str, int] = {}
-    for message in messages:
-        topic, body = message.topic, message.body
-        if message.delay > 0:
-            commands.append(_Command(topic, protocol.publish(topic, [body], message.delay)))
+def _batches(bodies: list[bytes]) -> Iterator[list[bytes]]:
+    """In order, each small enough for one MPUB."""
+    for start in range(0, len(bodies), _MOST):
+        batch = bodies[start : start + _MOST]
+        if sum(map(len, batch)) <= _MOST_BYTES:
+            yield batch
             continue
-        batch = batches.setdefault(topic, [])
-        if batch and (len(batch) == _MOST or sizes[topic] + len(body) > _MOST_BYTES):
-            commands.append(_Command(topic, protocol.publish(topic, batch)))
-            batches[topic] = batch = []
-            sizes[topic] = 0
-        batch.append(body)
-        sizes[topic] = sizes.get(topic, 0) + len(body) + 4
-    commands += (_Command(topic, protocol.publish(topic, batch)) for topic, batch in batches.items())
-    return commands
+        left, size = batch, 0
+        batch = []
+        for body in left:
+            if batch and size + len(body) > _MOST_BYTES:
+                yield batch
+                batch, size = [], 0
+            batch.append(body)
+            size += len(body)
+        yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 
 from bus.errors import (
     BadNameError,
@@ -18,6 +19,8 @@ from bus.errors import (
 __all__ = ["explain", "refused", "unreachable"]
 
 _TOO_BIG = re.compile(r"too big (\d+) > (\d+)")
+#: What the peer says of our certificate, in OpenSSL's words.
+_CERTIFICATE = re.compile("ALERT_.*CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_ACCESS_DENIED")
 _UNAUTHORISED = ("E_AUTH_FAILED", "E_UNAUTHORIZED", "E_AUTH_FIRST", "E_AUTH_ERROR", "E_AUTH_DISABLED")
 
 
@@ -54,7 +57,11 @@ def refused(error: BusError) -> bool:
     return not error.transient
 
 
-def unreachable(error: BaseException, where: str) -> UnreachableError:
-    """The nsqd at ``where`` could not be reached, or went away."""
+def unreachable(error: BaseException, where: str) -> BusError:
+    """The nsqd at ``where`` could not be reached, went away, or does not trust our certificate."""
+    if isinstance(error, ssl.SSLError) and _CERTIFICATE.search(error.reason or ""):
+        return UnauthorisedError(
+            f"nsqd {where} wants a client certificate that it trusts ({error.reason}); give tls_cert and tls_key"
+        )
     why = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     return UnreachableError(f"nsqd {where} cannot be reached: {why}; check that it runs there")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from task.task import Task, derive_id
+from task.task import Dialect, Task, derive_id
 from taskmasters.cron.schedule import Schedule, parse_schedule
 from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, META, TIME, Scope, Template
@@ -53,6 +53,7 @@ class CronRule:
     window: float
     enabled: bool
     place: Place
+    dialect: Dialect = Dialect.TASKBUS
 
     def due(self, instant: int) -> float:
         """When the task of a nominal instant is made: then, or up to ``jitter`` later, the same in every replica."""
@@ -75,6 +76,7 @@ class CronRule:
             created=datetime.fromtimestamp(created, UTC),
             id=scope.id,
             meta=meta,
+            dialect=self.dialect,
         )
 
 
@@ -102,6 +104,7 @@ def _read(table: RuleTable) -> CronRule:
         missed=table.read("missed", _missed, Missed.LAST),
         window=table.duration("window", _DAY),
         enabled=table.flag("enabled", True),
+        dialect=table.read("dialect", _dialect, Dialect.TASKBUS),
         place=table.place,
     )
     if CRON in meta:
@@ -123,3 +126,10 @@ def _missed(text: str) -> Missed:
         return Missed(text)
     except ValueError:
         raise ValueError(f"{text!r} is none of {', '.join(Missed)}") from None
+
+
+def _dialect(text: str) -> Dialect:
+    try:
+        return Dialect(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of {', '.join(dialect.value for dialect in Dialect)}") from None

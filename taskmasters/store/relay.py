@@ -43,10 +43,11 @@ _NEVER = (TooLargeError, BadNameError, UnsupportedError)
 
 
 class Refused(NamedTuple):
-    """A message the bus will never take, and why."""
+    """A message the bus will never take, and why. ``limit``: bytes of the largest it takes, if it is too large."""
 
     message: Outgoing
     reason: str
+    limit: int | None = None
 
 
 class _Held(NamedTuple):
@@ -91,7 +92,7 @@ class Relay:
         self._troubles: dict[str, str] = {}
         self._state_failures = 0
         self._published: list[Stored] = []
-        self._refused: list[tuple[Stored, str]] = []
+        self._refused: list[tuple[Stored, Refused]] = []
         self._rows = _BATCH
         self._cleaned = clock.now()
         self._nudged = asyncio.Event()
@@ -155,7 +156,7 @@ class Relay:
         outbox.sent(tx, self._published, now)
         if self._refused:
             outbox.refuse(tx, [stored for stored, _ in self._refused], now)
-            self._tell_refused(tx, [Refused(stored.message, reason) for stored, reason in self._refused])
+            self._tell_refused(tx, [refused for _, refused in self._refused])
         if now - self._cleaned >= _CLEANING:
             self.waiting = outbox.count(tx)
             if outbox.forget(tx, now - self._retention) == 0:
@@ -208,7 +209,8 @@ class Relay:
 
     def _refuse(self, stored: Stored, error: BusError) -> None:
         self.refused += 1
-        self._refused.append((stored, str(error)))
+        limit = error.limit if isinstance(error, TooLargeError) else None
+        self._refused.append((stored, Refused(stored.message, str(error), limit)))
         _log.error(
             "the bus will never take a task, which is given up: %s",
             error,

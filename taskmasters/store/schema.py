@@ -27,8 +27,19 @@ def Blob() -> LargeBinary:  # noqa: N802 - it is used as a type
 
 
 def table(name: str, *parts: SchemaItem) -> Table:
-    """A table of ours, whose texts compare alike in every database: MySQL is told to compare them byte by byte."""
-    return Table(name, metadata, *parts, mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin", mysql_engine="InnoDB")
+    """A table of ours, whose texts compare alike in every database: MySQL is told to compare them byte by byte.
+
+    A number that a row had is never given to another one, as SQLite would unless told.
+    """
+    return Table(
+        name,
+        metadata,
+        *parts,
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        sqlite_autoincrement=True,
+    )
 
 
 class Schema:

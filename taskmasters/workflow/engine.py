@@ -125,7 +125,7 @@ class WorkflowEngine:
     def refused(self, tx: Connection, refused: Sequence[Refused], now: float) -> None:
         """The bus will never take these."""
         work = self._work(tx, now)
-        for message, reason in refused:
+        for message, reason, _ in refused:
             id, _, attempt = message.id.partition(".")
             work.load_jobs([id])
             job = work.job(id)

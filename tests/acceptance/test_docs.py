@@ -17,7 +17,10 @@ from tests.doc_runner import check_document, read_document
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 #: Documents whose examples a test of their own runs.
-ELSEWHERE = {"docs/tasks.md": "tests/unit/test_docs_tasks.py"}
+ELSEWHERE = {
+    "docs/tasks.md": "tests/unit/test_docs_tasks.py",
+    "docs/buses/nats.md": "tests/connected/test_nats_docs.py",
+}
 OURS = [path for path in DOCUMENTS if str(path.relative_to(ROOT)) not in ELSEWHERE]
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -157,7 +160,7 @@ def capability_table() -> str:
 
 
 def _example(scheme: str) -> str:
-    return f"{scheme}://example" if scheme in ("nats", "nsq") else f"{scheme}:example"
+    return f"{scheme}://example" if scheme in ("kafka", "nats", "nsq", "pubsub") else f"{scheme}:example"
 
 
 def _cell(capability: str, declared: dict[str, object]) -> str:

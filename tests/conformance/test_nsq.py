@@ -17,7 +17,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nsqd]:
     nsqd = Nsqd(tmp_path_factory.mktemp("nsqd"), "-max-msg-timeout=6s", "-max-req-timeout=1m", "-max-msg-size=65536")
     nsqd.start()
     yield nsqd
-    nsqd.end()
+    nsqd.stop()
 
 
 class TestNsq(Conformance):
@@ -32,9 +32,5 @@ class TestNsq(Conformance):
             patience=10.0,
             quiet=0.3,
             restart=server.restart,
-            kill=server.kill,
+            kill=server.kill_and_start,
         )
-
-    def test_a_broadcast_uses_nothing_up(self) -> None:
-        """nsqd gives what it kept of a topic to its first channel, also where that is a broadcast's."""
-        pytest.skip("nsq: what was published before any group existed goes to the first listener, groups or not")

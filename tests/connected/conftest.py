@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.nsq import Nsqd
+from tests.servers.pubsub import PubsubEmulator, pubsub_emulator
 
 
 @pytest.fixture
@@ -16,4 +17,11 @@ def nsqd(tmp_path: Path) -> Iterator[Nsqd]:
     server = Nsqd(tmp_path)
     server.start()
     yield server
-    server.end()
+    server.stop()
+
+
+@pytest.fixture
+def pubsub(tmp_path: Path) -> Iterator[PubsubEmulator]:
+    """One running Pub/Sub emulator."""
+    with pubsub_emulator(tmp_path) as server:
+        yield server

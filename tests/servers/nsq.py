@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import pytest
-
-from tests.servers import need_servers
+from tests.servers import missing, need_servers
+from tests.servers.process import CACHE, ServerProcess, free_port
 
 __all__ = ["VERSION", "Lookupd", "Nsqd", "binaries"]
 
 VERSION = "1.3.0"
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskbus" / "brokers" / f"nsq-{VERSION}"
+_CACHE = CACHE / f"nsq-{VERSION}"
 #: `go install …/nsqd@v1.3.0` refuses a module whose go.mod replaces a dependency, as this one's does.
 _MODULE = f"""module taskbus.local/nsq
 
@@ -37,7 +34,7 @@ def binaries() -> Path:
     if not all((_CACHE / name).exists() for name in ("nsqd", "nsqlookupd")):
         trouble = _build()
         if trouble:
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no nsqd: {trouble}")
+            missing(f"no nsqd: {trouble}")
     return _CACHE
 
 
@@ -60,72 +57,33 @@ def _build() -> str:
     return made.stderr[-500:] if made.returncode else ""
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-class _Server:
-    """A program that can be stopped, killed and started again on the same ports and data."""
+class _Server(ServerProcess):
+    """One of NSQ's programs."""
 
     program = ""
 
-    def __init__(self, folder: Path, *args: str) -> None:
-        self.tcp, self.http = _free_port(), _free_port()
+    def __init__(self, folder: Path, *args: str, tcp: int | None = None, http: int | None = None) -> None:
+        self.tcp, self.http = tcp or free_port(), http or free_port()
+        super().__init__(folder, f"{self.program}-{self.tcp}")
         self._args = args
-        self._log = folder / f"{self.program}-{self.tcp}.log"
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def command(self) -> list[str]:
+    def command(self) -> Sequence[str | Path]:
+        """See :class:`ServerProcess`."""
         return [
+            binaries() / self.program,
             f"-tcp-address=127.0.0.1:{self.tcp}",
             f"-http-address=127.0.0.1:{self.http}",
             "-broadcast-address=127.0.0.1",
             *self._args,
         ]
 
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([binaries() / self.program, *self.command()], stdout=log, stderr=log)
-        try:
-            self._await_answer(self._process)
-        except BaseException:
-            self.end(signal.SIGKILL)
-            raise
-
-    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 20
-        while not self._answers():
-            text = self._log.read_text()[-500:]
-            assert process.poll() is None, f"{self.program} ended: {text}"
-            assert time.monotonic() < deadline, f"{self.program} does not answer: {text}"
-            time.sleep(0.02)
-
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """See :class:`ServerProcess`."""
         try:
             with urlopen(f"http://127.0.0.1:{self.http}/ping", timeout=1) as answer:
                 return bool(answer.status == 200)
         except (URLError, OSError):
             return False
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it, if it runs, and wait until it has."""
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(timeout=30)
-            self._process = None
-
-    def restart(self) -> None:
-        """Stop it cleanly and start it again."""
-        self.end()
-        self.start()
-
-    def kill(self) -> None:
-        """kill -9, and start it again."""
-        self.end(signal.SIGKILL)
-        self.start()
 
 
 class Nsqd(_Server):
@@ -133,13 +91,15 @@ class Nsqd(_Server):
 
     program = "nsqd"
 
-    def __init__(self, folder: Path, *args: str) -> None:
-        super().__init__(folder, *args)
+    def __init__(self, folder: Path, *args: str, tcp: int | None = None, http: int | None = None) -> None:
+        super().__init__(folder, *args, tcp=tcp, http=http)
+        self.https = free_port()
         self._data = folder / f"data-{self.tcp}"
-        self._data.mkdir()
+        self._data.mkdir(exist_ok=True)
 
-    def command(self) -> list[str]:
-        return [*super().command(), "-https-address=127.0.0.1:0", f"-data-path={self._data}"]
+    def command(self) -> Sequence[str | Path]:
+        """See :class:`ServerProcess`."""
+        return [*super().command(), f"-https-address=127.0.0.1:{self.https}", f"-data-path={self._data}"]
 
     def url(self, **options: str) -> str:
         """The URL of this one, with the HTTP port."""

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -28,13 +29,14 @@ from bus import (
 )
 from bus.memory.bus import MemoryBus, MemoryConsumer
 from task import Context, Outcome, Reject, SettingsError, Task, Worker, WorkerError, complete, error, retry_later
+from task import drain as drain_module
 from task import receiver as receiver_module
 from task.app import exit_code, run, run_command, run_worker
 from task.exits import Exit
 from task.options import WorkerOptions
 from task.worker_app import WorkerApp, endpoint
 from tests.helpers import await_until
-from tests.unit.engine import Rig, rig, worker
+from tests.unit.engine import Rig, eventually, rig, worker
 
 QUICK = worker(lambda task, ctx: None)
 
@@ -350,12 +352,48 @@ def test_names_that_no_bus_takes(option: str) -> None:
         WorkerApp(QUICK, _options(**{"bus": "memory:names", option: "so not"}))
 
 
-def test_drain_needs_a_depth(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """A bus that cannot tell how much is pending is named."""
+def test_drain_without_a_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the bus does not tell its depth the worker ends when nothing came for a lease, its own retries apart."""
     monkeypatch.setattr(MemoryBus, "capabilities", dataclasses.replace(MemoryBus.capabilities, depth=False))
+    monkeypatch.setattr(drain_module, "_LEAST", 0.1)
+    attempts: list[float] = []
 
-    assert run_command(QUICK, ["--bus", "memory:nodepth", "--drain"]) == Exit.USAGE
-    assert "--drain needs a bus that can tell its depth, and memory: cannot" in capfd.readouterr().err
+    def once_more(task: Task, ctx: Context) -> Outcome | None:
+        attempts.append(monotonic())
+        return error("not yet") if len(attempts) == 1 else None
+
+    async def scenario() -> None:
+        async with rig("?lease=100ms") as r:
+            await r.send(Task("t"))
+            app = r.app(worker(once_more), drain=True, retries=1, retry_delay=1.5, retry_backoff="fixed")
+            assert await app.run() is Exit.OK
+            assert monotonic() - attempts[1] > 1.0
+
+    asyncio.run(scenario())
+    assert len(attempts) == 2
+    assert attempts[1] - attempts[0] >= 1.5
+
+
+def test_drain_of_a_bus_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is not taken for emptiness while the bus is out of order."""
+    monkeypatch.setattr(MemoryBus, "capabilities", dataclasses.replace(MemoryBus.capabilities, depth=False))
+    monkeypatch.setattr(drain_module, "_MORE", 0.0)
+    monkeypatch.setattr(drain_module, "_LEAST", 0.1)
+    asked: list[float] = []
+
+    async def health(self: MemoryBus) -> bus.Health:
+        asked.append(monotonic())
+        return bus.Health(len(asked) > 3)
+
+    async def scenario() -> None:
+        async with rig("?lease=100ms") as r:
+            drain = drain_module.Drain(r.bus, "t", "t", 0.1)
+            await eventually(drain.empty)
+
+    monkeypatch.setattr(MemoryBus, "health", health)
+    asyncio.run(scenario())
+    assert len(asked) == 4
+    assert asked[3] - asked[0] >= 0.3
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -53,28 +55,54 @@ def test_wrong_urls(url: str, said: str) -> None:
 
 
 def test_capabilities_follow_the_options() -> None:
-    """Depth and topics need an HTTP port; limits are those given; the secret is masked."""
+    """Limits are those given; the secret is masked."""
     plain = bus.connect("nsq://h")
-    more = bus.connect("nsq://h?http=4151&max_lease=1h&max_delay=2h&max_size=4MiB")
+    more = bus.connect("nsq://h?max_lease=1h&max_delay=2h&max_size=4MiB")
     found = bus.connect("nsq:?lookupd=l:4161,https://m:4161&auth_secret=hidden&plain_auth=true")
 
-    assert not plain.capabilities.depth
-    assert not plain.capabilities.topics
-    assert found.capabilities.depth
-    assert more.capabilities.depth
+    assert (plain.capabilities.lease_ceiling, plain.capabilities.publish_delay) == (900.0, 3600.0)
     assert (more.capabilities.lease_ceiling, more.capabilities.publish_delay) == (3600.0, 7200.0)
     assert more.capabilities.max_size == 4 * 1024**2
     assert "hidden" not in f"{found.url} {found.url!r}"
 
 
-def test_depth_without_http_says_what_to_give() -> None:
-    """Without the HTTP port depth, topics and groups are UnsupportedErrors that name the option."""
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("nsq://127.0.0.1:1", "http://127.0.0.1:2"),
+        ("nsq://127.0.0.1:1?http=3", "http://127.0.0.1:3"),
+        ("nsq://127.0.0.1:1,127.0.0.1:3?http=127.0.0.1:2,127.0.0.1:2", "http://127.0.0.1:2"),
+        ("nsq://127.0.0.1:1?http=https://127.0.0.1:4", "https://127.0.0.1:4"),
+    ],
+)
+def test_without_http_it_is_said_what_to_give(url: str, asked: str) -> None:
+    """Where the HTTP port does not answer, depth, topics, groups and listening say which was asked, and the option."""
+
+    async def ask() -> None:
+        b = bus.connect(url)
+        for look in (b.depth("t", "g"), b.topics(), b.groups("t"), b.consumer("t", None)):
+            with pytest.raises(UnreachableError, match=f"{asked} .*http="):
+                await look
+        await b.close()
+
+    asyncio.run(ask())
+
+
+def test_without_the_client_library_the_extra_is_named() -> None:
+    """Where nsq-py is not installed the error names what to install."""
+    code = "import sys; sys.modules['nsq'] = None; import bus; bus.connect('nsq://h')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "bus.errors.MissingExtraError: the nsq bus needs nsq" in done.stderr
+    assert "pip install 'taskbus[nsq]'" in done.stderr
+
+
+def test_the_name_for_what_is_kept_is_no_group() -> None:
+    """A group of the name under which messages are kept for the first group is a BadNameError."""
 
     async def ask() -> None:
         b = bus.connect("nsq://127.0.0.1:1")
-        for look in (b.depth("t", "g"), b.topics(), b.groups("t")):
-            with pytest.raises(UnsupportedError, match="http=4151"):
-                await look
+        with pytest.raises(BadNameError, match="taskbus-kept"):
+            await b.consumer("t", "taskbus-kept")
 
     asyncio.run(ask())
 

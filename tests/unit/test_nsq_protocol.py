@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("nsq")
 
 from bus.nsq import protocol
-from bus.nsq.protocol import Error, Frames, Message, NsqProtocolError
+from bus.nsq.protocol import Error, Frame, Frames, Message, NsqProtocolError, Response
 
 
 def _frame(kind: int, data: bytes) -> bytes:
@@ -26,16 +26,19 @@ _MESSAGE = struct.pack(">qH16s", 1, 7, b"0123456789abcdef") + b"body"
 def test_frames_come_whole_from_any_pieces(cuts: list[int]) -> None:
     """However the bytes are cut, the same frames come, in order."""
     stream = _frame(0, b"OK") + _frame(1, b"E_INVALID no") + _frame(2, _MESSAGE) + _frame(0, b"")
-    frames, found, start = Frames(), [], 0
+    frames, start = Frames(), 0
+    found: list[Frame] = []
     for cut in [*cuts, len(stream)]:
         found += frames.feed(stream[start : start + cut])
         start += cut
 
-    assert [frame.data for frame in found[:2]] == [b"OK", b"E_INVALID no"]
-    assert isinstance(found[1], Error)
-    message = found[2]
-    assert isinstance(message, Message)
-    assert (message.id, message.attempts, message.body) == (b"0123456789abcdef", 7, b"body")
+    assert found == [
+        Response(b"OK"),
+        Error(b"E_INVALID no"),
+        Message(1, 7, b"0123456789abcdef", b"body"),
+        Response(b""),
+    ]
+    assert [type(frame) for frame in found] == [Response, Error, Message, Response]
 
 
 @given(st.binary(max_size=200))
@@ -61,6 +64,7 @@ def test_what_is_no_frame_is_a_protocol_error(data: bytes) -> None:
         (protocol.publish("t", [b"a"]), b"PUB t\n\0\0\0\1a"),
         (protocol.publish("t", [b"a", b"bc"]), b"MPUB t\n\0\0\0\x0f\0\0\0\2\0\0\0\1a\0\0\0\2bc"),
         (protocol.publish("t", [b"a"], 0.0004), b"DPUB t 1\n\0\0\0\1a"),
+        (protocol.announce("t", 3), b"PUB t\n\0\0\0\3"),
         (protocol.subscribe("t", "g"), b"SUB t g\n"),
         (protocol.ready(3), b"RDY 3\n"),
         (protocol.finish(b"i" * 16), b"FIN iiiiiiiiiiiiiiii\n"),

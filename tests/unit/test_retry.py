@@ -19,6 +19,7 @@ from task.retry import Backoff
     [
         ("exponential", [2, 4, 8, 16, 32, 60, 60]),
         ("fibonacci", [2, 2, 4, 6, 10, 16, 26, 42, 60, 60]),
+        ("linear", [2, 4, 6, 8, 10, *range(12, 60, 2), 60, 60]),
         ("fixed", [2, 2, 2]),
     ],
 )
@@ -92,7 +93,7 @@ def test_grows_with_the_attempts(kind: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"kind": "linear"}, "'linear' is none of exponential, fibonacci, fixed"),
+        ({"kind": "cubic"}, "'cubic' is none of exponential, fibonacci, linear, fixed"),
         ({"first": -1.0}, "first must be seconds"),
         ({"first": math.inf}, "first must be seconds"),
         ({"max_delay": math.nan}, "max_delay must be seconds"),

@@ -240,6 +240,26 @@ def test_a_dead_letter_and_a_done_task_that_do_not_fit() -> None:
     assert [message.topic for message in run.bus.published if message.topic != "t.dead"] == ["done"]
 
 
+def test_what_is_given_up_is_told_to_the_bus() -> None:
+    """After its dead letter was published it is terminated and not acknowledged, unless the bus finishes atomically."""
+
+    class Telling(Bus):
+        async def terminate(self, deliveries: Sequence[Delivery], *, reason: str) -> None:
+            assert [message.topic for message in self.published][:3] == ["done", "t.dead", "done"]
+            self._settle("terminate", deliveries, 0.0, reason)
+
+    def settled(bus: Bus) -> list[tuple[str, str | None]]:
+        run = Run(bus, done(1), judge().ended(ended(reject("no"))))
+        return [(how, reason) for how, _, _, reason in run.bus.settled]
+
+    assert settled(Telling()) == [("ack", None), ("terminate", "rejected")]
+    lost = ended(reject("no")), ended(complete())
+    run = Run(Telling(lost=[each.delivery for each in lost]), done(1), *(judge().ended(each) for each in lost))
+    assert run.gone == [lost[1].delivery, lost[0].delivery]
+    assert [how for how, *_ in run.bus.settled] == ["ack"]
+    assert settled(Telling(atomic=True)) == settled(Bus()) == [("ack", None)] * 2
+
+
 def test_a_limit_that_nothing_fits() -> None:
     """A bus that takes next to nothing is told, not tried for ever."""
     with pytest.raises(TooLargeError):
@@ -256,3 +276,15 @@ def test_acknowledging_on_receipt() -> None:
 
     assert gone == deliveries[:1]
     assert bus.settled == [("ack", deliveries[1], 0.0, None)]
+
+
+@pytest.mark.parametrize(("result", "how"), [("retried", "nack"), ("released", "release")])
+def test_one_for_later_that_is_too_large(result: str, how: str) -> None:
+    """A task that with its moment is too large for the bus is handed back, for the bus to delay it as it can."""
+    bus = Bus(limit=10)
+    delivery = Delivery(b"{}", "m")
+    verdict = Verdict(delivery, Action.FINISH, result, (Message("delay", b"x" * 11),), 90.0, "why")
+    Run(bus, verdict)
+
+    assert [(what, one, delay) for what, one, delay, _ in bus.settled] == [(how, delivery, 90.0)]
+    assert bus.published == []

@@ -73,6 +73,16 @@ def test_due_by_moment(store: Store) -> None:
     assert store.call(outbox.wake) == 2.0
 
 
+def test_what_was_withdrawn_is_marked_in_vain(store: Store) -> None:
+    """A message withdrawn between being published and being marked does not leave its place to another one."""
+    store.call(lambda tx: outbox.put(tx, out("a")))
+    published = store.call(lambda tx: outbox.due(tx, 1.0, 10))
+    store.call(lambda tx: outbox.withdraw(tx, ["a"]))
+    store.call(lambda tx: outbox.put(tx, out("b")))
+    store.call(lambda tx: outbox.sent(tx, published, 1.0))
+    assert waiting(store) == ["b"]
+
+
 def test_large_bodies_and_long_ids(store: Store) -> None:
     """A body of a megabyte comes back as it was; an id that is no key is refused before the database cuts it."""
     body = bytes(range(256)) * 4096

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bus import Delivery, Message
+from bus import Delivery
 from task import Outcome, alert, complete, decode, error, reject, retry_later, warn
 from task.assignment import Assignment
 from task.context import Context
@@ -166,17 +166,17 @@ def test_nothing_comes_again_that_was_acknowledged_on_receipt(
     assert (verdict.action, kinds(verdict)) == (Action.FINISH, messages)
 
 
-def test_identities_of_done_messages() -> None:
-    """Where the bus drops repeats: the same for the same attempt, another for the next one and for another message."""
+def test_identities_of_what_is_published() -> None:
+    """Where the bus drops repeats: the same at every attempt, another for another message, consumer and kind."""
 
-    def identity(rules: Judge, attempt: int, id: str = "m1") -> str | None:
-        made = ended(complete(), attempt)
+    def identities(rules: Judge, attempt: int = 1, id: str = "m1") -> list[str | None]:
+        made = ended(reject("no"), attempt)
         made.delivery.id = id
-        (message,) = rules.ended(made).messages
-        assert isinstance(message, Message)
-        return message.id
+        return [message.id for message in rules.ended(made).messages]
 
-    rules = judge(identify=True)
-    assert identity(rules, 1) == identity(rules, 1) is not None
-    assert len({identity(rules, 1), identity(rules, 2), identity(rules, 1, "m2")}) == 3
-    assert identity(judge(), 1) is None
+    rules = judge(identity="here")
+    assert identities(rules) == identities(rules, 2)
+    found = identities(rules) + identities(rules, 1, "m2") + identities(judge(identity="there"))
+    assert None not in found
+    assert len(set(found)) == 6
+    assert identities(judge()) == [None, None]

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 import click
 
 from apps.cli.errors import run_async, say
-from apps.cli.options import bus_option, duration, key_value
+from apps.cli.later import Later
+from apps.cli.options import bus_option, duration, key_value, moment
 from apps.cli.output import print_lines
 from apps.cli.task_file import BadLine, TaskFile
 from apps.cli.wait import Waiter
-from bus import BusError, Message, check_topic, connect
-from task.codec import encode
-from task.task import Task, new_id
+from bus import BusError, check_topic, connect
+from task.delaying import DELAY_TOPIC
+from task.task import Dialect, Task, new_id
 
 __all__ = ["command"]
 
@@ -35,6 +36,19 @@ _STDOUT = ("", "-", "/dev/stdout")
 @click.option("--job", metavar="NAME", help="Name of the job of that type.")
 @click.option("--id", metavar="TEXT", help="Id of the task; by default a new one.")
 @click.option("--delay", type=duration, default="0", metavar="TIME", help="Deliver it only after this time.")
+@click.option("--at", type=moment, metavar="TIME", help="Deliver it only then: 2026-01-31T08:00:00Z.")
+@click.option(
+    "--delay-topic",
+    default=DELAY_TOPIC,
+    show_default=True,
+    metavar="NAME",
+    help="Where to send what the bus cannot delay, for `taskbus taskmaster delay`; - for nowhere.",
+)
+@click.option(
+    "--dialect",
+    type=click.Choice([str(dialect.value) for dialect in Dialect]),
+    help="How to write it: go is for workers of the Go toolkit. By default taskbus, or with --file as it was read.",
+)
 @click.option("--file", metavar="PATH|-", help="Send the tasks of a file of JSON lines; - is standard input.")
 @click.option("--skip-bad", is_flag=True, help="With --file: send the other tasks although some lines are none.")
 @click.option("--wait", is_flag=True, help="Wait until done; print the done task instead of the sent one.")
@@ -49,6 +63,9 @@ def command(
     job: str | None,
     id: str | None,
     delay: float,
+    at: datetime | None,
+    delay_topic: str,
+    dialect: str | None,
     file: str | None,
     skip_bad: bool,
     wait: bool,
@@ -60,8 +77,12 @@ def command(
     Exit code 0 says that the bus has confirmed every task; with --wait, that every task ended with complete or warn.
     With --wait it is 1 if a task ended with error or alert, and 3 if --timeout passed.
     """
-    if topic is not None:
-        check_topic(topic)
+    for name in (topic, None if delay_topic == "-" else delay_topic):
+        if name is not None:
+            check_topic(name)
+    if at is not None and delay:
+        raise click.UsageError("--at and --delay: give one of them")
+    later = Later(delay, at, None if delay_topic == "-" else delay_topic)
     waiter = Waiter(done_topic, timeout) if wait else None
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is for --wait")
@@ -74,7 +95,7 @@ def command(
             task = Task(type, value or "", job=job, id=id, meta=dict(meta))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return run_async(_send(bus, [task], topic, delay, waiter))
+        return run_async(_send(bus, _written([task], dialect), topic, later, waiter))
     if type is not None or job is not None or id is not None or meta:
         raise click.UsageError("--file takes everything from the file: leave out TYPE, VALUE, --job, --id and --meta")
     with TaskFile(file, lambda task: check_topic(topic or task.type)) as tasks:
@@ -85,7 +106,7 @@ def command(
         if not count:
             say(f"{tasks.name} holds no tasks")
             return 0
-        return run_async(_send(bus, _completed(tasks), topic, delay, waiter))
+        return run_async(_send(bus, _written(_completed(tasks), dialect), topic, later, waiter))
 
 
 def _check(tasks: TaskFile) -> tuple[int, int]:
@@ -111,7 +132,12 @@ def _completed(tasks: TaskFile) -> Iterator[Task]:
             yield found if found.id and found.created else found.replace(**missing)
 
 
-async def _send(url: str, tasks: Iterable[Task], topic: str | None, delay: float, waiter: Waiter | None) -> int:
+def _written(tasks: Iterable[Task], dialect: str | None) -> Iterable[Task]:
+    """The same tasks in ``dialect``, or as they are."""
+    return tasks if dialect is None else (task.in_dialect(Dialect(dialect)) for task in tasks)
+
+
+async def _send(url: str, tasks: Iterable[Task], topic: str | None, later: Later, waiter: Waiter | None) -> int:
     sent = 0
     async with connect(url) as bus, await bus.producer() as producer:
         # A bus that is our standard output prints them itself.
@@ -119,11 +145,11 @@ async def _send(url: str, tasks: Iterable[Task], topic: str | None, delay: float
         if waiter is not None:
             await waiter.subscribe(bus)
         remaining = iter(tasks)
+        if told := later.told(bus):
+            say(told)
         while batch := list(itertools.islice(remaining, _BATCH)):
-            bodies = [encode(task) for task in batch]
-            messages = [
-                Message(topic or task.type, body, None, delay) for task, body in zip(batch, bodies, strict=True)
-            ]
+            messages = [later.message(bus, task, topic or task.type) for task in batch]
+            bodies = [message.body for message in messages]
             try:
                 await producer.publish_many(messages)
             except BusError as error:

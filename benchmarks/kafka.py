@@ -1,0 +1,160 @@
+"""A no-op worker emptying a Kafka topic, and publishing, each beside a bare confluent-kafka loop in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+import bus
+from benchmarks.measure import Run, run_worker, task_line
+
+__all__ = ["bare_kafka_loop", "kafka_drain", "kafka_publish"]
+
+#: Tasks the bare loops take at a time, and a publisher sends in one call.
+_BATCH = 1000
+
+
+def kafka_drain(url: str, folder: Path, count: int) -> tuple[float, Run]:
+    """Seconds of the bare loop, and the worker's run, over ``count`` tasks queued in topics of their own.
+
+    The worker's time is that of a whole process, start and end included; the bare loop's is not.
+    """
+    mark = uuid.uuid4().hex[:8]
+    bare, topic = f"bench-bare-{mark}", f"bench-{mark}"
+    asyncio.run(_fill(url, [bare, topic, f"{bare}-done", f"{topic}-done"], [bare, topic], count))
+    seconds = bare_kafka_loop(_servers(url), bare, f"{bare}-done", count)
+    names = ["--topic", topic, "--group", "bench", "--done-topic", f"{topic}-done"]
+    run = run_worker(["--bus", url, "--drain", *names], folder)
+    _expect(asyncio.run(_depth(url, f"{topic}-done")), count)
+    return seconds, run
+
+
+def kafka_publish(url: str, count: int) -> tuple[float, float]:
+    """Seconds for publishing ``count`` tasks: bare, with all handed over at once; and by ``publish_many``."""
+    mark = uuid.uuid4().hex[:8]
+    bare, topic = f"bench-raw-{mark}", f"bench-many-{mark}"
+    asyncio.run(_fill(url, [bare, topic], [], 0))
+    return _bare_publish(_servers(url), bare, count), asyncio.run(_publish_many(url, topic, count))
+
+
+def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> float:
+    """Take a batch, stamp it, write the results, await every report, commit: seconds from the first message on."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "bare",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    producer = Producer({"bootstrap.servers": servers, "acks": "all", "enable.idempotence": True, "linger.ms": 1})
+    consumer.subscribe([topic])
+    began = 0.0
+    taken = 0
+    while taken < count:
+        messages = consumer.consume(_BATCH, 0.05)
+        if not messages:
+            continue
+        began = began or time.perf_counter()
+        failed: list[KafkaError] = []
+
+        def report(error: KafkaError | None, _: Message, failed: list[KafkaError] = failed) -> None:
+            if error is not None:
+                failed.append(error)
+
+        offsets: dict[int, int] = {}
+        for message in messages:
+            body = message.value()
+            if message.error() is not None or body is None:
+                raise RuntimeError(f"the bare loop cannot read: {message.error()}")
+            task: dict[str, Any] = orjson.loads(body)
+            task["started"] = _now()
+            task["result"] = "complete"
+            task["msg"] = ""
+            task["completed"] = _now()
+            producer.produce(done, orjson.dumps(task), on_delivery=report)
+            offsets[message.partition() or 0] = (message.offset() or 0) + 1
+        producer.flush()
+        if failed:
+            raise RuntimeError(f"the bare loop cannot write: {failed[0]}")
+        commits = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
+        consumer.commit(offsets=commits, asynchronous=False)
+        taken += len(messages)
+    seconds = time.perf_counter() - began
+    consumer.close()
+    return seconds
+
+
+def _bare_publish(servers: str, topic: str, count: int) -> float:
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 1,
+            "queue.buffering.max.messages": max(count, 1000),
+        }
+    )
+    producer.list_topics(topic, 10)
+    confirmed = 0
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        nonlocal confirmed
+        confirmed += error is None
+
+    bodies = [task_line(number) for number in range(count)]
+    began = time.perf_counter()
+    for start in range(0, count, _BATCH):
+        for body in bodies[start : start + _BATCH]:
+            producer.produce(topic, body, on_delivery=report)
+        producer.poll(0)
+    producer.flush()
+    seconds = time.perf_counter() - began
+    _expect(confirmed, count)
+    return seconds
+
+
+async def _publish_many(url: str, topic: str, count: int) -> float:
+    messages = [bus.Message(topic, task_line(number)) for number in range(count)]
+    async with bus.connect(url) as b, await b.producer() as producer:
+        await producer.publish(topic, task_line(0))
+        began = time.perf_counter()
+        await producer.publish_many(messages)
+        return time.perf_counter() - began
+
+
+async def _fill(url: str, topics: list[str], filled: list[str], count: int) -> None:
+    async with bus.connect(url) as b, await b.producer() as producer:
+        for topic in topics:
+            # Makes the topic, with the partitions of the URL.
+            await (await b.consumer(topic, "bench")).close()
+        for topic in filled:
+            for start in range(0, count, _BATCH):
+                numbers = range(start, min(start + _BATCH, count))
+                await producer.publish_many([bus.Message(topic, task_line(number)) for number in numbers])
+
+
+async def _depth(url: str, topic: str) -> int:
+    async with bus.connect(url) as b:
+        return (await b.depth(topic, "count")).ready
+
+
+def _servers(url: str) -> str:
+    return urlsplit(url).netloc
+
+
+def _expect(found: int, count: int) -> None:
+    if found != count:
+        raise RuntimeError(f"{count} tasks went in and {found} done tasks came out")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

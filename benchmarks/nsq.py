@@ -1,0 +1,187 @@
+"""A no-op worker emptying a topic of a real nsqd, beside a bare loop over the same protocol layer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+import bus
+from benchmarks.measure import Run, run_worker, task_line
+from bus.nsq import protocol
+from bus.nsq.connection import Connection
+from bus.nsq.options import NsqOptions
+from tests.servers.nsq import Nsqd
+
+__all__ = ["nsq_adapter", "nsq_drain", "nsq_publish"]
+
+#: The most messages in flight at the bare loop, and the most of one MPUB: what the worker's window comes to.
+_BATCH = 1000
+#: Batches of results that may be unconfirmed at once.
+_PIPELINED = 4
+
+
+def nsq_drain(folder: Path, count: int) -> tuple[float, Run]:
+    """Seconds of the bare loop, and the worker's run, over ``count`` tasks waiting on one nsqd."""
+    server = _server(folder, count)
+    try:
+        asyncio.run(_fill(server, "bare", count))
+        bare = asyncio.run(_bare_drain(server, count))
+        asyncio.run(_fill(server, "noop", count))
+        run = run_worker(["--bus", server.url(), "--drain"], folder)
+        found = asyncio.run(_depth(server, "done"))
+    finally:
+        server.stop()
+    _expect(found, count)
+    return bare, run
+
+
+def nsq_adapter(folder: Path, count: int) -> tuple[float, float]:
+    """Seconds of the bare loop, and of one that takes the same steps through the bus, in this process."""
+    server = _server(folder, count)
+    try:
+        asyncio.run(_fill(server, "bare", count))
+        bare = asyncio.run(_bare_drain(server, count))
+        asyncio.run(_fill(server, "ours", count))
+        ours = asyncio.run(_bus_drain(server, count))
+        found = asyncio.run(_depth(server, "ours-done"))
+    finally:
+        server.stop()
+    _expect(found, count)
+    return bare, ours
+
+
+def nsq_publish(folder: Path, count: int) -> tuple[float, float]:
+    """Seconds of publishing ``count`` tasks, confirmed, over a bare connection and by ``publish_many``."""
+    server = _server(folder, count)
+    bodies = [task_line(number) for number in range(count)]
+    try:
+        return asyncio.run(_bare_publish(server, bodies)), asyncio.run(_bus_publish(server, bodies))
+    finally:
+        server.stop()
+
+
+def _server(folder: Path, count: int) -> Nsqd:
+    # All in memory: the disk of nsqd is not what is measured.
+    server = Nsqd(folder, f"-mem-queue-size={2 * count}")
+    server.start()
+    return server
+
+
+async def _connection(server: Nsqd) -> Connection:
+    connection = Connection(("127.0.0.1", server.tcp), NsqOptions(), None)
+    await connection.open()
+    return connection
+
+
+async def _bare_drain(server: Nsqd, count: int) -> float:
+    """Receive, stamp, publish with pipelined confirmations, and only then finish: seconds."""
+    source, target = await _connection(server), await _connection(server)
+    came: deque[protocol.Message] = deque()
+    wake = asyncio.Event()
+
+    def take(messages: list[protocol.Message]) -> None:
+        came.extend(messages)
+        wake.set()
+
+    async def confirm(answer: asyncio.Future[bytes], ids: list[bytes]) -> None:
+        await answer
+        source.send(b"".join(map(protocol.finish, ids)))
+
+    source.on_messages = take
+    await source.ask(protocol.subscribe("bare", "bare"), "bare")
+    began = time.perf_counter()
+    source.send(protocol.ready(_BATCH))
+    left, waiting = count, set[asyncio.Task[None]]()
+    while left:
+        wake.clear()
+        if not came:
+            await wake.wait()
+        messages = list(came)
+        came.clear()
+        bodies = [_done(message.body) for message in messages]
+        ids = [message.id for message in messages]
+        left -= len(ids)
+        waiting.add(asyncio.create_task(confirm(target.ask(protocol.publish("bare-done", bodies), "bare-done"), ids)))
+        if len(waiting) >= _PIPELINED:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*waiting)
+    await source.fence()
+    seconds = time.perf_counter() - began
+    await source.close()
+    await target.close()
+    return seconds
+
+
+async def _bus_drain(server: Nsqd, count: int) -> float:
+    """The same through the contract: seconds."""
+    async with (
+        bus.connect(server.url()) as b,
+        await b.producer() as producer,
+        await b.consumer("ours", "ours") as consumer,
+    ):
+        began = time.perf_counter()
+        left, waiting = count, set[asyncio.Task[None]]()
+        while left:
+            deliveries = await consumer.receive(_BATCH)
+            messages = [bus.Message("ours-done", _done(delivery.body)) for delivery in deliveries]
+            left -= len(deliveries)
+            waiting.add(asyncio.create_task(consumer.finish(deliveries, messages, producer)))
+            if len(waiting) >= _PIPELINED:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*waiting)
+        return time.perf_counter() - began
+
+
+async def _bare_publish(server: Nsqd, bodies: list[bytes]) -> float:
+    """MPUBs, all sent before the first confirmation is awaited: seconds."""
+    connection = await _connection(server)
+    began = time.perf_counter()
+    answers = [
+        connection.ask(protocol.publish("bare", bodies[start : start + _BATCH]), "bare")
+        for start in range(0, len(bodies), _BATCH)
+    ]
+    await asyncio.gather(*answers)
+    seconds = time.perf_counter() - began
+    await connection.close()
+    return seconds
+
+
+async def _bus_publish(server: Nsqd, bodies: list[bytes]) -> float:
+    async with bus.connect(server.url()) as b, await b.producer() as producer:
+        messages = [bus.Message("ours", body) for body in bodies]
+        began = time.perf_counter()
+        await producer.publish_many(messages)
+        return time.perf_counter() - began
+
+
+async def _fill(server: Nsqd, topic: str, count: int) -> None:
+    async with bus.connect(server.url()) as b, await b.producer() as producer:
+        await producer.publish_many([bus.Message(topic, task_line(number)) for number in range(count)])
+
+
+async def _depth(server: Nsqd, topic: str) -> int:
+    async with bus.connect(server.url()) as b:
+        return (await b.depth(topic, "count")).ready
+
+
+def _expect(found: int, count: int) -> None:
+    if found != count:
+        raise RuntimeError(f"{count} tasks went in and {found} done tasks came out")
+
+
+def _done(body: bytes) -> bytes:
+    task = orjson.loads(body)
+    task["started"] = _now()
+    task["result"] = "complete"
+    task["msg"] = ""
+    task["completed"] = _now()
+    return orjson.dumps(task)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -1,0 +1,128 @@
+"""How far a group has come in one partition, and how that is written into the commit of its offset.
+
+Kafka stores per group and partition one offset, and a text beside it. The offset is that of the oldest message not
+settled. The text says of every message behind it whether it is settled, else how often it was delivered: so a message
+settled out of order never comes again, and the deliveries to consumers that died are counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections import deque
+
+__all__ = ["LIMIT", "WINDOW", "Progress", "decode"]
+
+#: Offsets from the oldest unsettled message on within which a partition is read. It keeps the text within ``LIMIT``.
+WINDOW = 16_384
+#: Characters of the text; a broker takes 4,096 (``offset.metadata.max.bytes``).
+LIMIT = 4000
+_FORM = "1"
+_SETTLED = 15
+_MOST = 14
+
+
+def decode(text: str | None) -> bytes:
+    """One byte per offset from the committed one on: 15 = settled, else deliveries so far. Empty if it is not ours."""
+    if not text or text[0] != _FORM:
+        return b""
+    try:
+        opened = zlib.decompressobj()
+        return opened.decompress(base64.b64decode(text[1:], validate=True), 2 * WINDOW)
+    except (ValueError, binascii.Error, zlib.error):
+        return b""
+
+
+class Progress:
+    """What became of the messages of one partition. ``base`` is the committed offset, ``None`` if there is none."""
+
+    def __init__(self, base: int | None = None, text: str | None = None) -> None:
+        self._fresh = base is None
+        self._next = base or 0
+        self._order: deque[int] = deque()
+        #: Deliveries of every message seen and not settled.
+        self._open: dict[int, int] = {}
+        #: States, told by the text, of messages not seen yet.
+        self._told: dict[int, int] = {}
+        for number, state in enumerate(decode(text) if base is not None else b""):
+            if state:
+                self._told[self._next + number] = state
+
+    @property
+    def oldest(self) -> int:
+        """The offset to commit: of the oldest message not settled."""
+        order, unsettled = self._order, self._open
+        while order and order[0] not in unsettled:
+            order.popleft()
+        return order[0] if order else self._next
+
+    @property
+    def width(self) -> int:
+        """How far the newest message seen is from the oldest one not settled."""
+        return self._next - self.oldest
+
+    def see(self, offset: int) -> bool:
+        """A message arrived, in order. False if it is settled already."""
+        if offset < self._next and not self._fresh:
+            # The topic was made anew: what was known is of other messages.
+            self._order.clear()
+            self._open.clear()
+            self._told.clear()
+        self._fresh = False
+        self.skip(offset)
+        state = self._told.pop(offset, 0)
+        self._next = offset + 1
+        if state == _SETTLED:
+            return False
+        self._open[offset] = state
+        self._order.append(offset)
+        return True
+
+    def skip(self, offset: int) -> None:
+        """No message before ``offset`` is left to come: those missing were deleted, or are marks of transactions."""
+        if offset > self._next:
+            for gone in [each for each in self._told if each < offset]:
+                del self._told[gone]
+            self._next = offset
+
+    def deliver(self, offset: int) -> int:
+        """Count a delivery, and return how many there were."""
+        self._open[offset] += 1
+        return self._open[offset]
+
+    def take_back(self, offset: int) -> None:
+        """A delivery does not count: the message was handed back unbegun."""
+        if self._open.get(offset, 0) > 0:
+            self._open[offset] -= 1
+
+    def settle(self, offset: int) -> None:
+        """The message is done with."""
+        self._open.pop(offset, None)
+
+    def encode(self, limit: int = LIMIT) -> tuple[int, str]:
+        """What to commit: an offset, and a text of at most ``limit`` characters.
+
+        What does not fit is left out, beginning with the counts and then from the newest message on: those may be
+        delivered again though they are settled, and none is lost.
+        """
+        base = self.oldest
+        end = max(self._next, max(self._told, default=-1) + 1)
+        states = bytearray([_SETTLED]) * (self._next - base) + bytes(end - self._next)
+        for offset, count in self._open.items():
+            states[offset - base] = min(count, _MOST)
+        for offset, state in self._told.items():
+            states[offset - base] = state
+        kept = bytes(states).rstrip(b"\0")
+        text = _pack(kept)
+        if len(text) > limit:
+            kept = bytes(state if state == _SETTLED else min(state, 1) for state in kept)
+            text = _pack(kept)
+        while len(text) > limit:
+            kept = kept[: len(kept) // 2].rstrip(b"\0")
+            text = _pack(kept)
+        return base, text
+
+
+def _pack(states: bytes) -> str:
+    return _FORM + base64.b64encode(zlib.compress(states, 1)).decode() if states else ""

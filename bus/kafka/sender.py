@@ -1,0 +1,193 @@
+"""One librdkafka producer per bus, idempotent; its delivery reports are counted on a thread and told once per batch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from bus.errors import BusError, ClosedError, UnconfirmedError
+from bus.kafka.trouble import mapped
+
+__all__ = ["Record", "Sender"]
+
+_log = logging.getLogger("taskbus.kafka")
+#: Records handed to librdkafka before the event loop may do something else.
+_CHUNK = 250
+#: Seconds between looks at librdkafka while nothing is under way: for events such as a token to be renewed.
+_IDLE = 1.0
+#: Seconds to wait when librdkafka's queue is full.
+_FULL = 0.005
+
+
+class Record(NamedTuple):
+    """What is written to a topic of Kafka."""
+
+    topic: str
+    value: bytes
+    key: bytes | None = None
+    headers: list[tuple[str, str | bytes | None]] | None = None
+
+
+class _Batch:
+    """Counts the reports of one call. Only the thread of the sender calls ``report``."""
+
+    __slots__ = ("error", "left", "topic")
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.error: KafkaError | None = None
+        self.topic: str | None = None
+
+
+class Sender:
+    """Writes records and returns when every one is confirmed by all replicas in sync."""
+
+    def __init__(self, given: dict[str, Any], where: str, timeout: float) -> None:
+        self._given = {
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 1,
+            "message.timeout.ms": round(timeout * 1000),
+            "partitioner": "murmur2_random",
+            "sticky.partitioning.linger.ms": 0,
+            "queue.buffering.max.messages": 100_000,
+            "error_cb": self._on_error,
+            **given,
+        }
+        self._where = where
+        self._timeout = timeout
+        self._producer: Producer | None = None
+        self._thread: threading.Thread | None = None
+        self._under_way = 0
+        self._busy = threading.Condition()
+        self._fatal: KafkaError | None = None
+        self._ending = False
+        self._closed = False
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+
+    def _start(self) -> Producer:
+        if self._closed:
+            raise ClosedError("the kafka bus is closed")
+        if self._producer is not None and self._fatal is not None:
+            _log.warning("kafka at %s: the producer begins anew: %s", self._where, self._fatal.str())
+            self._stop()
+        if self._producer is None:
+            self._fatal = None
+            self._ending = False
+            try:
+                self._producer = Producer(self._given)
+            except (KafkaException, ValueError) as error:
+                raise mapped(error, f"kafka at {self._where}") from error
+            self._thread = threading.Thread(
+                target=self._serve, args=(self._producer,), name="kafka-sender", daemon=True
+            )
+            self._thread.start()
+        return self._producer
+
+    def _serve(self, producer: Producer) -> None:
+        while True:
+            with self._busy:
+                if not self._under_way and not self._ending:
+                    self._busy.wait(_IDLE)
+                if self._ending and not self._under_way:
+                    return
+                idle = not self._under_way
+            producer.poll(0 if idle else 0.05)
+
+    def warm(self) -> None:
+        """Begin to connect: librdkafka takes half a second before the first message."""
+        self._start()
+
+    async def send(self, records: Sequence[Record], doing: str) -> None:
+        """Write these in order.
+
+        Raises:
+            UnconfirmedError, UnreachableError, FullError: some may have been written.
+            UnauthorisedError, NoSuchTopicError, UnsupportedError, ClosedError.
+        """
+        if not records:
+            return
+        producer = self._start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        batch = _Batch(len(records))
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            batch.left -= 1
+            if error is not None and batch.error is None:
+                batch.error, batch.topic = error, message.topic()
+            if not batch.left:
+                with contextlib.suppress(RuntimeError):  # the loop ended before its publish did
+                    loop.call_soon_threadsafe(_done, future)
+
+        with self._busy:
+            self._under_way += 1
+            self._busy.notify_all()
+        written = 0
+        try:
+            produce = producer.produce
+            until = loop.time() + self._timeout
+            for record in records:
+                while True:
+                    try:
+                        produce(record.topic, record.value, record.key, on_delivery=report, headers=record.headers)
+                        break
+                    except BufferError:
+                        if loop.time() > until:
+                            raise UnconfirmedError(f"{doing}: kafka at {self._where} takes no more") from None
+                        await asyncio.sleep(_FULL)
+                written += 1
+                if written % _CHUNK == 0:
+                    await asyncio.sleep(0)
+            await future
+        except KafkaException as error:
+            raise mapped(error, doing) from error
+        finally:
+            # The reports of what was written come although nobody waits for them any more.
+            with self._busy:
+                self._under_way -= 1
+        if batch.error is not None:
+            raise self._failed(batch.error, doing, batch.topic)
+
+    async def refresh(self, topic: str) -> None:
+        """Let librdkafka look at the topic again: it remembers that one was missing."""
+        producer = self._start()
+        with contextlib.suppress(KafkaException):
+            await asyncio.to_thread(producer.list_topics, topic, self._timeout)
+
+    def _failed(self, error: KafkaError, doing: str, topic: str | None) -> BusError:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal = self._fatal or error
+            return UnconfirmedError(f"{doing}: {error.str()}; try again", topic=topic)
+        return mapped(error, f"{doing} at {self._where}", topic)
+
+    def _stop(self) -> None:
+        producer, self._producer = self._producer, None
+        with self._busy:
+            self._ending = True
+            self._busy.notify_all()
+        if self._thread is not None:
+            self._thread.join(self._timeout)
+        if producer is not None:
+            producer.purge()
+            producer.flush(0.1)
+
+    async def close(self) -> None:
+        """Finish what is being written and let go. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._stop)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

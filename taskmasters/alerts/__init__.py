@@ -1,0 +1,1 @@
+"""The alerts taskmaster: tells people of what went wrong."""

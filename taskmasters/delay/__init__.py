@@ -1,0 +1,1 @@
+"""The delay taskmaster: keeps tasks until they are due."""

@@ -1,0 +1,1 @@
+"""The retry taskmaster: has tasks that ended with an error done again."""
