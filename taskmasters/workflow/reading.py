@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bus.url import nearest
 from task.outcome import Result
-from task.retry import Backoff
+from task.retry import KINDS, Backoff
 from taskmasters.on_done.patterns import ANY, Texts
 from taskmasters.rules import RuleTable
 from taskmasters.templates import COMMON, ITEM, JOB, META, REQUEST, ROW, RUN, TIME
@@ -23,7 +23,6 @@ REQUESTED = "request"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _RUN_TOKENS = frozenset([*TIME, *COMMON, *META, *REQUEST, *RUN, JOB])
 _TASK_TOKENS = frozenset([*_RUN_TOKENS, *ITEM, *ROW])
-_BACKOFFS = ("exponential", "fibonacci", "fixed")
 #: Largest number of retries; a worker's own retries are beside these.
 _MOST_RETRIES = 1000
 
@@ -152,7 +151,7 @@ def _retry(table: RuleTable, default: Retry) -> Retry:
     retry = Retry(
         _count(inner, "count"),
         Backoff(
-            inner.word("backoff", _BACKOFFS, "exponential"),
+            inner.word("backoff", KINDS, "exponential"),
             delay,
             longest,
             jitter=False,

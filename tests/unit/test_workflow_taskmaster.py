@@ -252,6 +252,8 @@ def test_it_runs_and_tells(tmp_path: Path, instances: int) -> None:
                 await producer.publish_many([Message("requests", body) for body in (*requests, requests[0], b"no")])
                 await await_until(lambda: len(workers.ends) == 20)
                 await await_until(lambda: sum(m.done.stats.results["completed"] for m in masters) == 20 * 11)
+                # What was published counts as sent once that is marked.
+                await await_until(lambda: sum(m.relay.sent for m in masters) >= 220 + 20 + 20)
                 report = WorkflowReport(one, RuleFile(str(tmp_path / "flow.toml"), load_workflows), {"state": "here"})
                 told = report.statistics()
                 assert report.ready() == (True, "ok")
