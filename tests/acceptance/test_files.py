@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -79,6 +80,26 @@ def test_files_that_arrive_while_it_runs(tmp_path: Path) -> None:
     assert Counter(Path(task.value).name for task in tasks) == dict.fromkeys(
         [*(f"{number}.json" for number in range(20)), "late.json"], 1
     )
+
+
+def test_looking_without_watching(tmp_path: Path) -> None:
+    """Where nothing tells of changes, looks find them."""
+    (tmp_path / "rules.toml").write_text(RULES.replace("settle", 'watch = false\npoll = "200ms"\nsettle'))
+    with running(tmp_path):
+        (tmp_path / "in" / "x").mkdir()
+        (tmp_path / "in" / "x" / "a.json").write_text("{}")
+        wait_until(lambda: waiting(tmp_path) == 1)
+
+
+def test_a_folder_that_comes_later(tmp_path: Path) -> None:
+    """It is watched from then on, also when it was taken away and made anew."""
+    (tmp_path / "rules.toml").write_text(RULES.replace("in/**", "in/later/**"))
+    with running(tmp_path):
+        for number in range(2):
+            (tmp_path / "in" / "later").mkdir()
+            (tmp_path / "in" / "later" / f"{number}.json").write_text("{}")
+            wait_until(lambda number=number: waiting(tmp_path) == number + 1, 20)  # type: ignore[misc]
+            shutil.rmtree(tmp_path / "in" / "later")
 
 
 def test_a_file_that_is_written_slowly_is_taken_whole(tmp_path: Path) -> None:
