@@ -254,6 +254,7 @@ def expected_groups(folder: Path) -> set[str | None]:
 @pytest.mark.filterwarnings("default::DeprecationWarning", "default::ResourceWarning")
 def test_s3_as_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects are sent as they come, and not again after a restart; a store that goes away is told of."""
+    # moto keeps one set of buckets for the whole process: this one is of this test alone.
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -265,22 +266,22 @@ def test_s3_as_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     server.start()
     host, port = server.get_host_and_port()
     (tmp_path / "rules.toml").write_text(
-        f'[[rule]]\npath = "s3://lake/in/**/*.json"\ntype = "load"\npoll = "200ms"\nendpoint = "http://{host}:{port}"\n'
+        f'[[rule]]\npath = "s3://arrivals/in/**/*.json"\ntype = "load"\npoll = "200ms"\nendpoint = "http://{host}:{port}"\n'
     )
     try:
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-        client.create_bucket(Bucket="lake")
-        client.put_object(Bucket="lake", Key="in/a.json", Body=b"1")
+        client.create_bucket(Bucket="arrivals")
+        client.put_object(Bucket="arrivals", Key="in/a.json", Body=b"1")
         with running(tmp_path, env=env):
-            client.put_object(Bucket="lake", Key="in/x/b.json", Body=b"1")
+            client.put_object(Bucket="arrivals", Key="in/x/b.json", Body=b"1")
             wait_until(lambda: waiting(tmp_path) == 2, 30)
         with running(tmp_path, env=env):
-            client.put_object(Bucket="lake", Key="out/d.json", Body=b"1")
-            client.put_object(Bucket="lake", Key="in/c.json", Body=b"1")
+            client.put_object(Bucket="arrivals", Key="out/d.json", Body=b"1")
+            client.put_object(Bucket="arrivals", Key="in/c.json", Body=b"1")
             wait_until(lambda: waiting(tmp_path) == 3, 30)
             server.stop()
             wait_until(lambda: "look-failed" in (tmp_path / "log").read_text(), 60)
     finally:
         server.stop()
     values = sorted(task.value for task in published(tmp_path, "load"))
-    assert values == ["s3://lake/in/a.json", "s3://lake/in/c.json", "s3://lake/in/x/b.json"]
+    assert values == ["s3://arrivals/in/a.json", "s3://arrivals/in/c.json", "s3://arrivals/in/x/b.json"]
