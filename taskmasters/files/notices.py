@@ -15,6 +15,8 @@ __all__ = ["notices"]
 _log = logging.getLogger("taskbus.files")
 #: Milliseconds for which changes are collected.
 _STEP, _DEBOUNCE = 50, 200
+#: Milliseconds after which it is known that watching has begun, though nothing has changed.
+_TIMEOUT = 500
 #: Seconds between looks for a folder that is not there yet.
 _PATIENCE = 1.0
 
@@ -39,14 +41,25 @@ async def notices(root: str, *, deep: bool, watching: Callable[[bool], None]) ->
             _log.info("%s is on a network disk: it is looked at, not watched", root, extra={"event": "no-watching"})
             return
         try:
-            watching(True)
+            works = False
             # Its own filter would leave out what it takes for the files of editors and tools.
             async for changes in awatch(
-                root, watch_filter=None, recursive=deep, debounce=_DEBOUNCE, step=_STEP, rust_timeout=1000
+                root,
+                watch_filter=None,
+                recursive=deep,
+                debounce=_DEBOUNCE,
+                step=_STEP,
+                rust_timeout=_TIMEOUT,
+                yield_on_timeout=True,
             ):
-                yield {path for change, path in changes if change is not Change.deleted}
-                if not await in_thread(lambda: os.path.isdir(root)):
-                    break
+                if not works:
+                    # What came between a look and this moment was not told.
+                    works = True
+                    watching(True)
+                if changes:
+                    yield {path for change, path in changes if change is not Change.deleted}
+                    if not await in_thread(lambda: os.path.isdir(root)):
+                        break
         except (OSError, RuntimeError) as error:  # what the system and watchfiles' own core raise
             _log.warning("%s cannot be watched, only looked at: %s", root, error, extra={"event": "no-watching"})
             return

@@ -155,6 +155,8 @@ class Scanner:
     async def _watch(self) -> None:
         def watching(works: bool) -> None:
             self._watching = works
+            self._wanted = True
+            self._woken.set()
 
         pattern = self.rule.pattern
         async for paths in notices(pattern.root, deep=pattern.deep, watching=watching):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -79,6 +80,26 @@ def test_files_that_arrive_while_it_runs(tmp_path: Path) -> None:
     assert Counter(Path(task.value).name for task in tasks) == dict.fromkeys(
         [*(f"{number}.json" for number in range(20)), "late.json"], 1
     )
+
+
+def test_looking_without_watching(tmp_path: Path) -> None:
+    """Where nothing tells of changes, looks find them."""
+    (tmp_path / "rules.toml").write_text(RULES.replace("settle", 'watch = false\npoll = "200ms"\nsettle'))
+    with running(tmp_path):
+        (tmp_path / "in" / "x").mkdir()
+        (tmp_path / "in" / "x" / "a.json").write_text("{}")
+        wait_until(lambda: waiting(tmp_path) == 1)
+
+
+def test_a_folder_that_comes_later(tmp_path: Path) -> None:
+    """It is watched from then on, also when it was taken away and made anew."""
+    (tmp_path / "rules.toml").write_text(RULES.replace("in/**", "in/later/**"))
+    with running(tmp_path):
+        for number in range(2):
+            (tmp_path / "in" / "later").mkdir()
+            (tmp_path / "in" / "later" / f"{number}.json").write_text("{}")
+            wait_until(lambda number=number: waiting(tmp_path) == number + 1, 20)  # type: ignore[misc]
+            shutil.rmtree(tmp_path / "in" / "later")
 
 
 def test_a_file_that_is_written_slowly_is_taken_whole(tmp_path: Path) -> None:
@@ -233,6 +254,7 @@ def expected_groups(folder: Path) -> set[str | None]:
 @pytest.mark.filterwarnings("default::DeprecationWarning", "default::ResourceWarning")
 def test_s3_as_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects are sent as they come, and not again after a restart; a store that goes away is told of."""
+    # moto keeps one set of buckets for the whole process: this one is of this test alone.
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -244,22 +266,22 @@ def test_s3_as_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     server.start()
     host, port = server.get_host_and_port()
     (tmp_path / "rules.toml").write_text(
-        f'[[rule]]\npath = "s3://lake/in/**/*.json"\ntype = "load"\npoll = "200ms"\nendpoint = "http://{host}:{port}"\n'
+        f'[[rule]]\npath = "s3://arrivals/in/**/*.json"\ntype = "load"\npoll = "200ms"\nendpoint = "http://{host}:{port}"\n'
     )
     try:
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-        client.create_bucket(Bucket="lake")
-        client.put_object(Bucket="lake", Key="in/a.json", Body=b"1")
+        client.create_bucket(Bucket="arrivals")
+        client.put_object(Bucket="arrivals", Key="in/a.json", Body=b"1")
         with running(tmp_path, env=env):
-            client.put_object(Bucket="lake", Key="in/x/b.json", Body=b"1")
+            client.put_object(Bucket="arrivals", Key="in/x/b.json", Body=b"1")
             wait_until(lambda: waiting(tmp_path) == 2, 30)
         with running(tmp_path, env=env):
-            client.put_object(Bucket="lake", Key="out/d.json", Body=b"1")
-            client.put_object(Bucket="lake", Key="in/c.json", Body=b"1")
+            client.put_object(Bucket="arrivals", Key="out/d.json", Body=b"1")
+            client.put_object(Bucket="arrivals", Key="in/c.json", Body=b"1")
             wait_until(lambda: waiting(tmp_path) == 3, 30)
             server.stop()
             wait_until(lambda: "look-failed" in (tmp_path / "log").read_text(), 60)
     finally:
         server.stop()
     values = sorted(task.value for task in published(tmp_path, "load"))
-    assert values == ["s3://lake/in/a.json", "s3://lake/in/c.json", "s3://lake/in/x/b.json"]
+    assert values == ["s3://arrivals/in/a.json", "s3://arrivals/in/c.json", "s3://arrivals/in/x/b.json"]

@@ -81,8 +81,8 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    store = open_store(":memory:", ALERTS)
+def run(tmp_path: Path, state_url: str) -> Iterator[Run]:
+    store = open_store(state_url, ALERTS)
     yield Run(tmp_path, store)
     store.close()
 

@@ -71,8 +71,8 @@ settle = "2s"
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    opened = open_store(":memory:", OUTBOX, FILES)
+def store(state_url: str) -> Iterator[Store]:
+    opened = open_store(state_url, OUTBOX, FILES)
     yield opened
     opened.close()
 
