@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with ExitStack() as stack:
         nsqd = Nsqd(folder)
         nsqd.start()
-        stack.callback(nsqd.end)
+        stack.callback(nsqd.stop)
         yield nsqd.url()
 
 
