@@ -164,7 +164,7 @@ class WorkerApp:
                 max_attempts=max(options.max_attempts, options.retries + 1),
                 identity=self._identity(connection),
                 at_most_once=options.ack == "on-receipt",
-                longest_delay=source.capabilities.nack_delay or 0.0,
+                longest_delay=connection.source.capabilities.nack_delay or 0.0,
                 delay_topic=options.delay_topic,
             )
             self.receiver = Receiver(
