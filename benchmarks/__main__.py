@@ -1,4 +1,4 @@
-"""``make bench``: prints one table. ``python -m benchmarks --memory`` shows memory over a million tasks instead."""
+"""``make bench``: prints one table; ``--brokers`` one of the real brokers, ``--memory`` memory over a million tasks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--count", type=int, default=200_000, help="tasks per drain")
+    parser.add_argument("--brokers", action="store_true", help="the real brokers at hand, instead of the rest")
     parser.add_argument("--memory", action="store_true", help="peak memory after 10,000, 100,000 and 1,000,000 tasks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name).resolve()
         if options.memory:
             _memory(folder)
+        elif options.brokers:
+            _brokers(folder, options.count)
         else:
             _table(folder, options.count)
 
@@ -47,6 +50,25 @@ def _table(folder: Path, count: int) -> None:
     _row("idle worker on sqlite", f"{memory:.0f} MB", f"ready in {ready * 1000:.0f} ms", "", "")
 
 
+def _brokers(folder: Path, count: int) -> None:
+    from benchmarks.brokers import brokers
+
+    _row("no-op worker", "tasks/s", "of the bare loop", "CPU µs/task", "peak MB", "publish_many of the bare client")
+    for pair in brokers(folder, count):
+        if isinstance(pair, str):
+            print(f"# {pair}")
+            continue
+        name, bare, run, bare_publish, publish = pair
+        _row(
+            name,
+            f"{count / run.seconds:,.0f}",
+            f"{bare / run.seconds:.2f} of {count / bare:,.0f}/s",
+            f"{run.cpu / count * 1e6:.1f}",
+            f"{run.peak_mb:.0f}",
+            f"{bare_publish / publish:.2f} of {count / bare_publish:,.0f}/s",
+        )
+
+
 def _memory(folder: Path) -> None:
     _row("peak memory, MB", "file to file", "sqlite", "", "")
     for count in (10_000, 100_000, 1_000_000):
@@ -57,7 +79,8 @@ def _memory(folder: Path) -> None:
 
 
 def _row(*cells: str) -> None:
-    print(f"{cells[0]:<28} {cells[1]:>12}  {cells[2]:<26} {cells[3]:>12} {cells[4]:>8}".rstrip())
+    first = f"{cells[0]:<28} {cells[1]:>12}  {cells[2]:<26} {cells[3]:>12} {cells[4]:>8}"
+    print(f"{first}  {'  '.join(cells[5:])}".rstrip())
 
 
 if __name__ == "__main__":
