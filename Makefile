@@ -23,11 +23,14 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.core
 demo: $(VENV)/.core ## Cron, two workers, a chain and a second worker, live, in half a minute; BUS=URL names a bus
 	$(BIN)/python -m apps.demo $(if $(BUS),'$(BUS)')
 
+# Tests mostly wait for other processes, so more of them than there are cores run side by side, file by file.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile
+
 test: $(VENV)/.dev ## Run every test that needs no server; with CI set, all
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and databases
-	TASKBUS_SERVERS=1 $(BIN)/python -m pytest -q
+	TASKBUS_SERVERS=1 $(PYTEST)
 
 brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
 	@$(BIN)/python -m tests.servers.brokers up
