@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-servers brokers brokers-stop check bench clean
+.PHONY: help demo test test-again test-servers brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,6 +28,9 @@ PYTEST := $(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile
 
 test: $(VENV)/.dev ## Run every test that needs no server; with CI set, all
 	$(PYTEST)
+
+test-again: $(VENV)/.dev ## Run the tests that failed last time, one after the other
+	$(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none
 
 test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and databases
 	TASKBUS_SERVERS=1 $(PYTEST)
