@@ -16,7 +16,8 @@ from typing import NamedTuple
 from apps.redrive.choice import Choice
 from apps.redrive.letters import Letter, NotRedrivableError, Parts, read_letter
 from apps.redrive.pace import Pace
-from bus import Bus, BusError, Consumer, Delivery, LeaseLostError, Message, Producer, TooLargeError
+from bus import Bus, Consumer, Delivery, LeaseLostError, Message, Producer, TooLargeError
+from task.leases import keep_leases
 
 __all__ = ["Sent", "Walk", "Walked"]
 
@@ -95,7 +96,8 @@ class Walk:
         Raises:
             BusError: from the bus; what was told as sent was sent.
         """
-        keep = asyncio.create_task(self._keep_leases())
+        # If leases end all the same, the letters come again, and the walk ends there.
+        keep = asyncio.create_task(keep_leases(self._consumer, lambda: list(self._held.values())))
         try:
             await self._walk()
         finally:
@@ -248,14 +250,3 @@ class Walk:
     def _note(self, batch: Sequence[Sent]) -> None:
         self.walked.sent.update((sent.message.topic, sent.letter.code) for sent in batch)
         self._tell(batch)
-
-    async def _keep_leases(self) -> None:
-        lease = self._consumer.lease
-        while lease is not None:
-            await asyncio.sleep(lease / 3)
-            if self._held:
-                try:
-                    await self._consumer.extend(list(self._held.values()))
-                except BusError:
-                    # If the leases end, the letters come again, and the walk ends there.
-                    continue

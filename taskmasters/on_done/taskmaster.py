@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bus import BusError, Consumer, Delivery, Message, Producer, TooLargeError
+from bus import Consumer, Delivery, Message, Producer, TooLargeError
 from task.codec import DEFAULT_MAX_SIZE, decode
 from task.dead import dead_letter
 from task.errors import DecodeError, StateError
+from task.leases import keep_leases
 from task.outcome import Result
 from task.retry import Backoff
 from task.settler import Settler
@@ -106,7 +107,9 @@ class OnDoneTaskmaster:
         Raises:
             OutputClosedError, ClosedError: nothing can be published any more.
         """
-        beside = [asyncio.create_task(each) for each in (self._keep_leases(), self._forget())]
+        beside = [
+            asyncio.create_task(each) for each in (keep_leases(self._consumer, lambda: self._held), self._forget())
+        ]
         try:
             while not self._stopping:
                 self._receiving = asyncio.ensure_future(self._consumer.receive(_BATCH))
@@ -241,17 +244,6 @@ class OnDoneTaskmaster:
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
         self.stats.lease_lost += len(deliveries)
         _log.warning("lost the lease of %d done tasks; another instance does them", len(deliveries))
-
-    async def _keep_leases(self) -> None:
-        """While the bus refuses what we publish, what we hold must stay ours."""
-        lease = self._consumer.lease
-        while lease is not None:
-            await asyncio.sleep(lease / 3)
-            if self._held:
-                try:
-                    await self._consumer.extend(self._held)
-                except BusError as error:
-                    _log.warning("cannot extend leases: %s", error)
 
 
 class _ChildSettler(Settler):

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from bus import BusError, Consumer, Delivery, Message, Producer
+from bus import Consumer, Delivery, Message, Producer
 from task.codec import DEFAULT_MAX_SIZE, decode
 from task.dead import dead_letter
 from task.errors import DecodeError, StateDataError, StateError
+from task.leases import keep_leases
 from task.retry import Backoff
 from task.settler import Settler
 from task.stats import Stats
@@ -87,7 +88,7 @@ class Inbox:
             StateError: the database cannot be used, and no repetition will mend that.
             OutputClosedError, ClosedError: dead letters cannot be published any more.
         """
-        keep = asyncio.create_task(self._keep_leases())
+        keep = asyncio.create_task(keep_leases(self._consumer, lambda: self._held))
         try:
             while not self._stopping:
                 self._receiving = asyncio.ensure_future(self._consumer.receive(_BATCH))
@@ -179,14 +180,3 @@ class Inbox:
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
         self.stats.lease_lost += len(deliveries)
         _log.warning("lost the lease of %d messages; another instance gets them", len(deliveries))
-
-    async def _keep_leases(self) -> None:
-        """While the database or the bus refuses, what we hold must stay ours."""
-        lease = self._consumer.lease
-        while lease is not None:
-            await asyncio.sleep(lease / 3)
-            if self._held:
-                try:
-                    await self._consumer.extend(self._held)
-                except BusError as error:
-                    _log.warning("cannot extend leases: %s", error)
