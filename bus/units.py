@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
-__all__ = ["format_duration", "parse_duration", "parse_positive_duration", "parse_positive_size", "parse_size"]
+__all__ = [
+    "duration_within",
+    "format_duration",
+    "parse_duration",
+    "parse_positive_duration",
+    "parse_positive_size",
+    "parse_size",
+]
 
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(us|µs|ms|s|m|h|d|w)")
@@ -81,6 +89,18 @@ def parse_positive_duration(text: str) -> float:
     if seconds <= 0:
         raise ValueError("must be longer than nothing")
     return seconds
+
+
+def duration_within(least: float, most: float) -> Callable[[str], float]:
+    """A reader like :func:`parse_duration` that takes ``least`` to ``most`` seconds. Raises ValueError."""
+
+    def read(text: str) -> float:
+        seconds = parse_duration(text)
+        if not least <= seconds <= most:
+            raise ValueError(f"must be {format_duration(least)} to {format_duration(most)}")
+        return seconds
+
+    return read
 
 
 def parse_positive_size(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bus.errors import BusURLError
 from bus.kafka.copies import HEADERS
-from bus.units import format_duration, parse_duration, parse_positive_size
+from bus.units import duration_within, parse_positive_size
 from bus.url import BusURL, option
 
 __all__ = ["USUAL", "KafkaOptions", "connection"]
@@ -24,16 +24,6 @@ _MECHANISMS = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-51
 USUAL = 1_040_000
 #: Seconds a token without a time of expiry is used before its file is read again.
 _TOKEN = 300.0
-
-
-def _duration(least: float, most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        seconds = parse_duration(text)
-        if not least <= seconds <= most:
-            raise ValueError(f"must be {format_duration(least)} to {format_duration(most)}")
-        return seconds
-
-    return read
 
 
 def _count(most: int) -> Callable[[str], int]:
@@ -61,18 +51,24 @@ class KafkaOptions:
     partitions: int = option(_count(10_000), 8, "partitions of a new topic: as many consumers of a group can share it")
     replicas: int | None = option(_count(15), None, "copies of a new topic; default the broker's; from 3 on it is D3")
     retention: float | None = option(
-        _duration(60.0, 86400.0 * 3650), None, "how long a new topic keeps messages, done or not; default the broker's"
+        duration_within(60.0, 86400.0 * 3650),
+        None,
+        "how long a new topic keeps messages, done or not; default the broker's",
     )
     create: bool = True
-    session: float = option(_duration(0.5, 1800.0), 10.0, "after which a consumer that is silent counts as dead")
-    stall: float = option(_duration(1.0, 86400.0), 300.0, "after which a process whose event loop hangs counts as dead")
+    session: float = option(duration_within(0.5, 1800.0), 10.0, "after which a consumer that is silent counts as dead")
+    stall: float = option(
+        duration_within(1.0, 86400.0), 300.0, "after which a process whose event loop hangs counts as dead"
+    )
     handover: float = option(
-        _duration(0.0, 43200.0), 30.0, "how long a task may go on when its partition is to move to another consumer"
+        duration_within(0.0, 43200.0),
+        30.0,
+        "how long a task may go on when its partition is to move to another consumer",
     )
     protocol: str = option(_one_of("classic", "consumer"), "classic", "of the group: classic, or consumer (KIP-848)")
     instance: str = option(str, "", "name of this consumer (group.instance.id), so that its restart is no rebalance")
     max_size: int = option(parse_positive_size, 960 * 1024, "largest body")
-    timeout: float = option(_duration(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")
+    timeout: float = option(duration_within(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")
     sasl: str = option(_one_of(*_MECHANISMS), "plain", "how to log in: plain, scram-sha-256 or scram-sha-512")
     password_file: str = option(str, "", "file with the password of the user in the URL")
     token_file: str = option(str, "", "file with an OAuth bearer token (JWT), read again before it expires")

@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -14,23 +13,13 @@ from bus.errors import BusURLError
 from bus.nats.link import Address, Security
 from bus.nats.login import Login
 from bus.secret import Secret
-from bus.units import format_duration, parse_duration, parse_positive_size
+from bus.units import duration_within, parse_positive_size
 from bus.url import BusURL, option
 
 __all__ = ["NatsOptions", "addresses", "security"]
 
 _log = logging.getLogger("taskbus.bus")
 _PORT = 4222
-
-
-def _duration(least: float, most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        seconds = parse_duration(text)
-        if not least <= seconds <= most:
-            raise ValueError(f"must be {format_duration(least)} to {format_duration(most)}")
-        return seconds
-
-    return read
 
 
 def _replicas(text: str) -> int:
@@ -55,11 +44,11 @@ def _prefix(text: str) -> str:
 class NatsOptions:
     """What can stand behind the ``?``."""
 
-    lease: float | None = option(_duration(0.1, 86400.0), None, "ack_wait of a new group; default 30s")
+    lease: float | None = option(duration_within(0.1, 86400.0), None, "ack_wait of a new group; default 30s")
     max_size: int = option(parse_positive_size, 1023 * 1024, "largest body; 1KiB below the server's max_payload")
     replicas: int = option(_replicas, 1, "copies of a new stream: 1, 3 or 5")
     prefix: str = option(_prefix, "taskbus", "first part of stream and subject names")
-    timeout: float = option(_duration(0.1, 600.0), 5.0, "how long to wait for a connection or a confirmation")
+    timeout: float = option(duration_within(0.1, 600.0), 5.0, "how long to wait for a connection or a confirmation")
     inbox: str = option(_inbox, "_INBOX", "first part of the subjects on which the server answers us")
     password_file: str = option(str, "", "file with the password of the user in the URL")
     token: Secret | None = field(default=None, metadata={"read": Secret, "help": "token to log in with"})

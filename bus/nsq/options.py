@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from bus.errors import BusURLError
 from bus.secret import Secret
-from bus.units import format_duration, parse_duration, parse_positive_size
+from bus.units import duration_within, format_duration, parse_positive_size
 from bus.url import BusURL, option, parse_options
 
 __all__ = ["Address", "NsqOptions", "parse_address", "read_options", "tls_context"]
@@ -28,16 +27,6 @@ def parse_address(text: str, port: int) -> Address:
     if match is None or number not in _PORTS:
         raise ValueError(f"{text[:80]!r} is not an address; write host:{port}")
     return match[1].strip("[]"), number
-
-
-def _duration(least: float, most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        seconds = parse_duration(text)
-        if not least <= seconds <= most:
-            raise ValueError(f"must be {format_duration(least)} to {format_duration(most)}")
-        return seconds
-
-    return read
 
 
 def _http(text: str) -> tuple[str, ...]:
@@ -72,13 +61,15 @@ class NsqOptions:
 
     lookupd: tuple[str, ...] = option(_lookupd, (), "nsqlookupd servers, http://host:4161,http://host2:4161")
     http: tuple[str, ...] = option(_http, (), "HTTP port of the nsqds, or host:port of each; by default the next port")
-    lease: float = option(_duration(0.1, 86400.0), 60.0, "time a delivery stays with its consumer unless extended")
-    max_lease: float = option(_duration(0.1, 30 * 86400.0), 900.0, "--max-msg-timeout of the nsqds")
-    max_delay: float = option(_duration(0.001, 365 * 86400.0), 3600.0, "--max-req-timeout of the nsqds")
+    lease: float = option(
+        duration_within(0.1, 86400.0), 60.0, "time a delivery stays with its consumer unless extended"
+    )
+    max_lease: float = option(duration_within(0.1, 30 * 86400.0), 900.0, "--max-msg-timeout of the nsqds")
+    max_delay: float = option(duration_within(0.001, 365 * 86400.0), 3600.0, "--max-req-timeout of the nsqds")
     max_size: int = option(parse_positive_size, 1024**2, "largest body, at most --max-msg-size of the nsqds")
-    heartbeat: float = option(_duration(1.0, 60.0), 10.0, "time between heartbeats; two missed end a connection")
-    timeout: float = option(_duration(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")
-    poll: float = option(_duration(0.1, 3600.0), 10.0, "time between two questions to nsqlookupd")
+    heartbeat: float = option(duration_within(1.0, 60.0), 10.0, "time between heartbeats; two missed end a connection")
+    timeout: float = option(duration_within(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")
+    poll: float = option(duration_within(0.1, 3600.0), 10.0, "time between two questions to nsqlookupd")
     auth_secret: Secret | None = field(default=None, metadata={"read": Secret, "help": "secret for AUTH"})
     plain_auth: bool = False
     tls: bool = False

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from bus.units import format_duration, parse_duration, parse_size
+from bus.units import duration_within, parse_size
 from bus.url import option
 
 __all__ = ["SqliteOptions"]
 
 #: SQLite takes no value over 1e9 bytes, and a claim hands over several bodies as one value.
 _LARGEST = 256 * 1024**2
-
-
-def _duration(least: float, most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        seconds = parse_duration(text)
-        if not least <= seconds <= most:
-            raise ValueError(f"must be {format_duration(least)} to {format_duration(most)}")
-        return seconds
-
-    return read
 
 
 def _size(text: str) -> int:
@@ -42,9 +31,11 @@ class SqliteOptions:
     """What can stand behind the ``?``."""
 
     lease: float = option(
-        _duration(0.05, 10 * 365 * 86400.0), 30.0, "time a delivery stays with its consumer unless it is extended"
+        duration_within(0.05, 10 * 365 * 86400.0), 30.0, "time a delivery stays with its consumer unless it is extended"
     )
     max_size: int = option(_size, 1024**2, "largest body")
-    poll: float = option(_duration(0.001, 10.0), 0.05, "longest pause between two looks for what other processes did")
+    poll: float = option(
+        duration_within(0.001, 10.0), 0.05, "longest pause between two looks for what other processes did"
+    )
     synchronous: str = option(_synchronous, "full", "full: a confirmed publish survives power loss; normal: kill -9")
-    wait: float = option(_duration(0.0, 3600.0), 30.0, "how long to wait for a lock held by another process")
+    wait: float = option(duration_within(0.0, 3600.0), 30.0, "how long to wait for a lock held by another process")
