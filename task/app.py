@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bus import BadNameError, BusError, BusURLError, TaskbusError, UnsupportedError
+from task.collector import calm_collector
 from task.errors import WorkerError
 from task.exits import Exit
 from task.options import WorkerOptions
@@ -96,6 +97,7 @@ def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = Non
     if place is not None:
         options = dataclasses.replace(options, processes=1, status_port=None, progress=False)
     app = WorkerApp(launch, options, kind=kind)
+    calm_collector()
     if options.processes > 1:
         from task.supervisor.supervise import supervise
 

@@ -32,7 +32,11 @@ _MAX_DEPTH = 254
 _SPECIAL = ("meta", "result")
 #: Keys with a meaning.
 _CHECKED = frozenset((*_TEXTS, *_TIMES, *_SPECIAL))
+#: What most tasks consist of: texts, and an object of texts.
+_COMMON = frozenset(("type", "task", "job", "created", "id", "meta"))
+_ONLY_TEXTS = frozenset((str,))
 _from_iso = datetime.fromisoformat
+_wrap = Task._of
 #: How much of a wrong value is shown in an error.
 _SHOWN = 60
 
@@ -53,6 +57,8 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
         raise DecodeError("not-json", f"not JSON: {error}") from None
     if type(data) is not dict:
         raise DecodeError("not-object", f"a task is a JSON object, not {_kind(data)}")
+    if data.keys() <= _COMMON and _is_common(data):
+        return _wrap(data, Dialect.TASKBUS)
     dialect = Dialect.TASKBUS
     if "task" not in data:
         if "info" in data:
@@ -63,9 +69,24 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
     if "ended" in data and (dialect is Dialect.GO or not data.get("completed")):
         data["completed"] = data.pop("ended")
     _check(data)
-    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
+    if len(body) > _MAX_DEPTH and body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
         _check_depth(data)
-    return Task._of(data, dialect)
+    return _wrap(data, dialect)
+
+
+def _is_common(data: dict[str, Any]) -> bool:
+    """Whether these, nothing but common keys, make a task as they stand: nearly always, so it is found out quickly."""
+    get = data.get
+    created, meta = get("created"), get("meta")
+    if not type(get("type")) is type(get("task")) is type(created) is type(get("id", "")) is type(get("job", "")) is str:
+        return False
+    if meta is not None and (type(meta) is not dict or not _ONLY_TEXTS.issuperset(map(type, meta.values()))):
+        return False
+    try:
+        _from_iso(created)  # type: ignore[arg-type]
+    except ValueError:
+        return False
+    return created[-1] == "Z" and data["type"] != "" and ("meta" not in data or meta is not None)  # type: ignore[index]
 
 
 def _check_depth(data: dict[str, Any]) -> None:

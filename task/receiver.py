@@ -32,6 +32,8 @@ _TICK = 0.1
 _LOOK = 1.0
 #: Seconds results of tiny tasks may wait for more, to be settled in one batch.
 _LINGER = 0.002
+#: Batches of results that may be on their way to the bus at once.
+_PIPELINED = 4
 #: Seconds after which a running task counts as long, and what waits behind it is handed back.
 _PATIENCE = 0.1
 #: Seconds between looks at whether the topic is empty, with ``--drain``.
@@ -81,7 +83,10 @@ class Receiver:
         #: Everything received and not yet settled, with its assignment if it became one.
         self._held: dict[Delivery, Assignment | None] = {}
         self._refused: list[Verdict] = []
-        self._settling = False
+        #: Results on their way to the bus. Where settling is one transaction, or the order of a plain file counts, one
+        #: batch follows the other.
+        self._settlings: set[asyncio.Task[None]] = set()
+        self._pipelined = _PIPELINED if capabilities.shared and not atomic else 1
         self._begun = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -171,7 +176,7 @@ class Receiver:
 
     def _asking(self) -> bool:
         """Whether nothing is held or being settled, so that all there is to do is to receive."""
-        return not self._held and not self._settling
+        return not self._held and not self._settlings
 
     async def _receive_loop(self) -> None:
         consumer, drain = self._consumer, self._drain
@@ -238,25 +243,47 @@ class Receiver:
             self._launcher.wake()
 
     async def _settle_loop(self) -> None:
+        launcher, settlings = self._launcher, self._settlings
+        try:
+            while True:
+                await launcher.wait()
+                if self._window.wide and launcher.waiting():
+                    await asyncio.sleep(_LINGER)
+                while len(settlings) >= self._pipelined:
+                    await asyncio.wait(settlings, return_when=asyncio.FIRST_COMPLETED)
+                    self._look_at_settlings()
+                self._look_at_settlings()
+                if verdicts := self._judge_ended():
+                    settling = asyncio.create_task(self._settle(verdicts))
+                    settlings.add(settling)
+                    settling.add_done_callback(lambda _: launcher.wake())
+        finally:
+            await _end(*settlings)
+            settlings.clear()
+
+    def _look_at_settlings(self) -> None:
+        """Forget those that are over. Raises what one of them ended with."""
+        for settling in [each for each in self._settlings if each.done()]:
+            self._settlings.discard(settling)
+            settling.result()
+
+    def _judge_ended(self) -> list[Verdict]:
+        """What is to be settled of all that has ended, or was refused, since the last look."""
         launcher = self._launcher
-        while True:
-            await launcher.wait()
-            if self._window.wide and launcher.waiting():
-                await asyncio.sleep(_LINGER)
-            ended = launcher.collect()
-            verdicts, self._refused = self._refused, []
-            if ended:
-                seconds = sum(assignment.ended - assignment.began for assignment in ended)
-                self._stats.seconds += seconds
-                self._stats.runs += len(ended)
-                self._window.observe(seconds, len(ended))
-                self._launcher.recording = self._window.wide
-                verdicts += map(self._judge.ended, ended)
-            if verdicts:
-                self._settling = True
-                await self._settler.settle(verdicts)
-                self._settled(verdicts)
-                self._settling = False
+        ended = launcher.collect()
+        verdicts, self._refused = self._refused, []
+        if ended:
+            seconds = sum([assignment.ended - assignment.began for assignment in ended])
+            self._stats.seconds += seconds
+            self._stats.runs += len(ended)
+            self._window.observe(seconds, len(ended))
+            launcher.recording = self._window.wide
+            verdicts += map(self._judge.ended, ended)
+        return verdicts
+
+    async def _settle(self, verdicts: Sequence[Verdict]) -> None:
+        await self._settler.settle(verdicts)
+        self._settled(verdicts)
 
     def _settled(self, verdicts: Sequence[Verdict]) -> None:
         held, results = self._held, self._stats.results

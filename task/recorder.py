@@ -38,6 +38,7 @@ _HALF = 1024 * 1024
 #: Length and checksum before each entry; a length of 0 ends a half.
 _HEAD = struct.Struct("<II")
 _END = b"\0\0\0\0"
+_dumps = orjson.dumps
 #: Seconds after which the records of a dead instance are deleted: any lease is long over.
 _FORGET = 3600.0
 #: Least seconds between two looks for records of instances that died meanwhile.
@@ -138,15 +139,16 @@ class Recorder:
         outcome = assignment.outcome
         if outcome is None or outcome.retry_in is not None:
             return
-        delivery = assignment.delivery
-        meta = {str(key): str(value) for key, value in outcome.meta.items()} if outcome.meta else None
+        delivery, meta = assignment.delivery, outcome.meta
+        if meta is not None:
+            meta = {str(key): str(value) for key, value in meta.items()}
         try:
-            entry = orjson.dumps(
+            entry = _dumps(
                 (
                     delivery.id,
                     crc32(delivery.body),
                     delivery.attempt,
-                    outcome.result,
+                    outcome.result._value_,
                     outcome.msg,
                     meta,
                     outcome.rejected,
@@ -156,9 +158,9 @@ class Recorder:
             )
         except orjson.JSONEncodeError:
             return
-        size = len(entry)
-        data = _HEAD.pack(size, crc32(entry)) + entry + _END
-        if len(data) > _HALF:
+        data = _HEAD.pack(len(entry), crc32(entry)) + entry + _END
+        size = len(data)
+        if size > _HALF:
             return
         with self._lock:
             if self._closed:
@@ -167,11 +169,11 @@ class Recorder:
                 # Writing to a mapped page need not change the file's time, by which others tell its age.
                 self._touch = assignment.ended + _FORGET / 60
                 os.utime(self._fd)
-            if self._at + len(data) > self._start + _HALF:
-                self._start = _HALF - self._start
-                self._at = self._start
-            self._map[self._at : self._at + len(data)] = data
-            self._at += len(data) - len(_END)
+            at = self._at
+            if at + size > self._start + _HALF:
+                self._start = at = _HALF - self._start
+            self._map[at : at + size] = data
+            self._at = at + size - len(_END)
 
     def recall(self, delivery: Delivery, assignment: Assignment) -> bool:
         """Give ``assignment`` the outcome an instance now dead recorded for this message. False if there is none."""

@@ -26,6 +26,7 @@ _KNOWN = ("type", "task", "job", "created", "id", "meta", "result", "msg", "star
 _RESERVED = (*_KNOWN, "info", "ended")
 #: Keyword of ``Task(...)`` and ``replace`` → JSON key, where they differ.
 _KEYS = {"value": "task"}
+_bare = object.__new__
 _NO_META: Mapping[str, str] = MappingProxyType({})
 
 
@@ -93,7 +94,7 @@ class Task:
     @classmethod
     def _of(cls, data: dict[str, Any], dialect: Dialect) -> Self:
         """Wrap checked data, without copying it. For the codec."""
-        task = cls.__new__(cls)
+        task = _bare(cls)
         task._data = data
         task._dialect = dialect
         return task

@@ -77,9 +77,9 @@ class Judge:
     def ended(self, assignment: Assignment) -> Verdict:
         """The verdict on an attempt that ran."""
         outcome = assignment.outcome
-        delivery, attempt = assignment.delivery, assignment.context.attempt
         if outcome is None:
             return self._unfinished(assignment)
+        delivery, attempt = assignment.delivery, assignment.context.attempt
         if outcome.retry_in is not None:
             if attempt < self.max_attempts and not self.at_most_once:
                 return self._again(assignment, outcome.retry_in, outcome.msg or None)
@@ -176,7 +176,8 @@ class Judge:
         return self._message(body, assignment.delivery, task)
 
     def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
-        return Message(self.done_topic or "", body, None, 0.0, self._unique(task.id or "", delivery))
+        unique = None if self.identity is None else self._unique(task.id or "", delivery)
+        return Message(self.done_topic or "", body, None, 0.0, unique)
 
     def _unique(self, what: str, delivery: Delivery) -> str | None:
         # The same at every attempt: a second one is made only if the first was not acknowledged, though what came of it

@@ -6,8 +6,9 @@ __all__ = ["Window"]
 
 #: Seconds of work an instance may hold beyond what it is doing. Others wait at most this long for what they could do.
 _HORIZON = 0.05
-#: The most it holds per slot, however tiny the tasks are.
-_MOST = 1000
+#: The most it holds, however tiny the tasks are, unless more are in progress: what keeps a broker on the same network
+#: busy while results on their way are confirmed.
+_MOST = 4000
 #: Weight of the newest measurement when tasks become shorter. When they become longer, it counts in full at once.
 _WEIGHT = 0.3
 
@@ -28,7 +29,7 @@ class Window:
         if fixed is not None:
             self.size = slots + fixed
         else:
-            self.size = slots if shared else slots * _MOST
+            self.size = slots if shared else max(slots, _MOST)
 
     @property
     def wide(self) -> bool:
@@ -44,8 +45,8 @@ class Window:
             self._mean = newest
         else:
             self._mean += _WEIGHT * (newest - self._mean)
-        ahead = min(_MOST, int(_HORIZON / max(self._mean, 1e-9)))
-        self.size = min(self._slots * max(1, ahead), self.size * 2)
+        ahead = int(_HORIZON / max(self._mean, 1e-9))
+        self.size = max(self._slots, min(self._slots * ahead, self.size * 2, _MOST))
 
     def collapse(self) -> None:
         """A task turned out long: hold no more than can be in progress."""

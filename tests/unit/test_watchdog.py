@@ -280,11 +280,13 @@ def test_nothing_is_closed_while_results_are_delivered(deaf: type[DeafBus]) -> N
             async with r.running(HELLO, stall_after=0.02) as app:
                 await await_until(lambda: app.receiver and app.receiver.receiving)
                 assert app.receiver is not None
-                app.receiver._settling = True
+                delivering = asyncio.create_task(asyncio.sleep(20))
+                app.receiver._settlings.add(delivering)
                 began = time.monotonic()
                 await await_until(lambda: time.monotonic() - began > 0.1)
                 assert app.stats.stalls == 0
-                app.receiver._settling = False
+                app.receiver._settlings.discard(delivering)
+                delivering.cancel()
                 await r.take(1)
 
     asyncio.run(scenario())

@@ -1,0 +1,23 @@
+"""Python's collector of reference cycles, set for an application that holds thousands of small objects for moments."""
+
+from __future__ import annotations
+
+import gc
+
+__all__ = ["calm_collector"]
+
+#: The number of young objects at which Python looks for cycles unless told otherwise, in one version or another.
+_DEFAULTS = (700, 2000)
+#: More than a window of tiny tasks in flight needs: so a batch is gone before anybody looks at it.
+_YOUNG = 20_000
+
+
+def calm_collector() -> None:
+    """Look for cycles less often, and never among what was loaded at the start. Whoever set thresholds keeps them.
+
+    Objects without cycles are freed at once as ever. With tiny tasks this saves a sixth of the time (docs/performance).
+    """
+    young, *older = gc.get_threshold()
+    if gc.isenabled() and young in _DEFAULTS:
+        gc.freeze()
+        gc.set_threshold(_YOUNG, *older)
