@@ -35,6 +35,7 @@ _CHECKED = frozenset((*_TEXTS, *_TIMES, *_SPECIAL))
 #: What most tasks consist of: texts, and an object of texts.
 _COMMON = frozenset(("type", "task", "job", "created", "id", "meta"))
 _ONLY_TEXTS = frozenset((str,))
+_EMPTY: dict[str, str] = {}
 _from_iso = datetime.fromisoformat
 _wrap = Task._of
 #: How much of a wrong value is shown in an error.
@@ -77,16 +78,18 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
 def _is_common(data: dict[str, Any]) -> bool:
     """Whether these, nothing but common keys, make a task as they stand: nearly always, so it is found out quickly."""
     get = data.get
-    created, meta = get("created"), get("meta")
-    if not type(get("type")) is type(get("task")) is type(created) is type(get("id", "")) is type(get("job", "")) is str:
+    created, meta = get("created"), get("meta", _EMPTY)
+    if type(created) is not str or type(get("id", "")) is not str or type(get("job", "")) is not str:
         return False
-    if meta is not None and (type(meta) is not dict or not _ONLY_TEXTS.issuperset(map(type, meta.values()))):
+    if type(get("type")) is not str or type(get("task")) is not str or not data["type"]:
+        return False
+    if type(meta) is not dict or not _ONLY_TEXTS.issuperset(map(type, meta.values())):
         return False
     try:
-        _from_iso(created)  # type: ignore[arg-type]
+        _from_iso(created)
     except ValueError:
         return False
-    return created[-1] == "Z" and data["type"] != "" and ("meta" not in data or meta is not None)  # type: ignore[index]
+    return created[-1] == "Z"
 
 
 def _check_depth(data: dict[str, Any]) -> None:

@@ -292,13 +292,13 @@ class Receiver:
                 continue  # its lease was lost while it was being settled
             del held[verdict.delivery]
             results[verdict.result] += 1
-            if self._drain is not None:
-                self._drain.happened(verdict.delay)
             assignment = verdict.assignment
             if assignment is not None and assignment.outcome is None and not assignment.crashed:
                 self._stats.interrupted += 1
             if verdict.result in _NOTABLE:
                 _report(verdict)
+        if self._drain is not None:
+            self._drain.happened(max([verdict.delay for verdict in verdicts]))
         self._room.set()
         if not held:
             self._busy.clear()

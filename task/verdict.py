@@ -23,6 +23,8 @@ from task.times import now_text
 __all__ = ["Action", "Judge", "Verdict"]
 
 _log = logging.getLogger("taskbus.worker")
+#: Makes a message without the cost of naming its fields.
+_message = tuple.__new__
 #: Seconds of the longest delay: a hundred years, so that the moment is one the calendar has.
 _LONGEST = 100 * 366 * 86400.0
 
@@ -90,8 +92,10 @@ class Judge:
             if attempt <= self.retries:
                 return self._again(assignment, self.backoff.delay(attempt), outcome.msg or None)
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
-        messages = () if self.done_topic is None else (self._done(assignment, outcome),)
-        return Verdict(delivery, Action.FINISH, outcome.result._value_, messages, 0.0, None, assignment)
+        result = outcome.result._value_
+        if self.done_topic is None:
+            return Verdict(delivery, Action.FINISH, result, (), 0.0, None, assignment)
+        return Verdict(delivery, Action.FINISH, result, (self._done(assignment, outcome),), 0.0, None, assignment)
 
     def undecodable(self, delivery: Delivery, problem: DecodeError) -> Verdict:
         """The verdict on bytes that are no task."""
@@ -177,7 +181,7 @@ class Judge:
 
     def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
         unique = None if self.identity is None else self._unique(task.id or "", delivery)
-        return Message(self.done_topic or "", body, None, 0.0, unique)
+        return _message(Message, (self.done_topic, body, None, 0.0, unique))
 
     def _unique(self, what: str, delivery: Delivery) -> str | None:
         # The same at every attempt: a second one is made only if the first was not acknowledged, though what came of it

@@ -111,23 +111,26 @@ class KafkaConsumer(Consumer):
             return
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        entries = self._entries(deliveries)
+        entries = [delivery.handle for delivery in deliveries]
         with self._reader.lock:
-            for entry in entries:
-                if entry.state is State.OUT:
-                    self._settle(entry)
+            self._settle([entry for entry in entries if entry.state is State.OUT])
             confirmed = self._reader.confirmation(entries)
         await self._confirmed(confirmed, deliveries)
 
     def _entries(self, deliveries: Sequence[Delivery]) -> list[Entry]:
         return [delivery.handle for delivery in dict.fromkeys(deliveries)]
 
-    def _settle(self, entry: Entry) -> None:
-        if entry.partition.lost:
-            entry.state = State.LOST
-            return
-        entry.partition.settle(entry)
-        self._reader.changed(entry)
+    def _settle(self, entries: Sequence[Entry]) -> None:
+        changed = set()
+        for entry in entries:
+            part = entry.partition
+            if part.lost:
+                entry.state = State.LOST
+            elif entry.state is not State.SETTLED:  # given twice in one call
+                part.settle(entry)
+                changed.add(part)
+        if changed:
+            self._reader.changed(changed)
 
     async def _confirmed(self, future: asyncio.Future[None], deliveries: Sequence[Delivery]) -> None:
         try:
@@ -140,7 +143,8 @@ class KafkaConsumer(Consumer):
             if not future.done() or future.cancelled():
                 self._reader.forget(future)
         lost = []
-        for delivery in dict.fromkeys(deliveries):
+        doubtful = [each for each in deliveries if each.handle.state is State.LOST or each.handle.partition.lost]
+        for delivery in dict.fromkeys(doubtful):
             entry: Entry = delivery.handle
             part = entry.partition
             if entry.state is State.SETTLED and part.lost and part.confirmed < entry.version and not self._closed:
@@ -214,9 +218,7 @@ class KafkaConsumer(Consumer):
                             if entry.state is State.SETTLING:
                                 entry.state = State.OUT
         with self._reader.lock:
-            for entry in entries:
-                if entry.state is State.SETTLING:
-                    self._settle(entry)
+            self._settle([entry for entry in entries if entry.state is State.SETTLING])
 
     def _roll(self, entries: list[Entry]) -> None:
         task = asyncio.get_running_loop().create_task(self._roll_on(entries))

@@ -40,24 +40,29 @@ class KafkaProducer(Producer):
         if self._closed:
             raise ClosedError("this producer is closed")
         limit = self._options.max_size
+        #: By topic. Messages with a key are records; the others, nearly all, go over in batches.
+        topics: dict[str, list[dict[str, bytes]]] = {}
         records: list[Record] = []
-        topics: dict[str, None] = {}
         for topic, body, key, delay, _ in messages:
-            if topic not in topics:
-                topics[check_user_topic(topic)] = None
+            batch = topics.get(topic)
+            if batch is None:
+                batch = topics[check_user_topic(topic)] = []
             if delay > 0:
                 raise UnsupportedError("the kafka bus has no delay of a publish", topic=topic)
             if len(body) > limit:
                 text = f"{topic}: {len(body)} bytes are over the limit of {limit} (option max_size)"
                 raise TooLargeError(text, topic=topic, size=len(body), limit=limit)
-            encoded = None if key is None else key.encode("utf-8", "surrogatepass")
-            if encoded is not None and len(encoded) > _KEY:
+            if key is None:
+                batch.append({"value": body})
+                continue
+            encoded = key.encode("utf-8", "surrogatepass")
+            if len(encoded) > _KEY:
                 raise UnsupportedError(f"the kafka bus takes keys of up to {_KEY} bytes", topic=topic)
             records.append(Record(topic, body, encoded))
         for topic in topics:
             await self._store.ensure(topic)
         try:
-            await self._sender.send(records, "publishing")
+            await self._sender.send(records, "publishing", topics)
         except (NoSuchTopicError, UnconfirmedError) as error:
             # Perhaps somebody deleted a topic since: it is looked for, and if we may is made again.
             for topic in topics:

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -107,17 +107,18 @@ class Reader:
     def take(self, limit: int) -> list[Entry]:
         """What has arrived, now yielded."""
         with self.lock:
+            arrived = self.arrived
             taken: list[Entry] = []
-            while self.arrived and len(taken) < limit:
-                entry = self.arrived.popleft()
+            while arrived and len(taken) < limit:
+                entry = arrived.popleft()
                 if entry.state is State.STAGED:
                     entry.state = State.OUT
                     taken.append(entry)
             return taken
 
-    def changed(self, entry: Entry) -> None:
-        """Something of its partition is to be committed. With the lock held."""
-        self._dirty.add(entry.partition)
+    def changed(self, parts: Collection[Partition]) -> None:
+        """Something of these is to be committed. With the lock held."""
+        self._dirty.update(parts)
         self._stir()
 
     def put_back(self, entry: Entry) -> None:
@@ -125,7 +126,7 @@ class Reader:
         again = entry.again()
         entry.partition.take_back(entry, State.SETTLED)
         self._shelf.put_back(again)
-        self.changed(entry)
+        self.changed((entry.partition,))
 
     def confirmation(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
         """Done when what became of these is committed or lost. With the lock held."""

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -18,11 +20,17 @@ __all__ = ["Record", "Sender"]
 
 _log = logging.getLogger("taskbus.kafka")
 #: Records handed to librdkafka before the event loop may do something else.
-_CHUNK = 250
+_CHUNK = 500
 #: Seconds between looks at librdkafka while nothing is under way: for events such as a token to be renewed.
 _IDLE = 1.0
 #: Seconds to wait when librdkafka's queue is full.
 _FULL = 0.005
+
+
+#: Messages without key and headers, by topic, as librdkafka's batches have them: ``{"value": body}``.
+Plain = Mapping[str, Sequence[dict[str, bytes]]]
+_NONE: Plain = MappingProxyType({})
+_Report = Callable[[KafkaError | None, Message], None]
 
 
 class Record(NamedTuple):
@@ -107,19 +115,20 @@ class Sender:
         """Begin to connect: librdkafka takes half a second before the first message."""
         self._start()
 
-    async def send(self, records: Sequence[Record], doing: str) -> None:
-        """Write these in order.
+    async def send(self, records: Sequence[Record], doing: str, plain: Plain = _NONE) -> None:
+        """Write these in order: ``records``, and ``plain`` ones.
 
         Raises:
             UnconfirmedError, UnreachableError, FullError: some may have been written.
             UnauthorisedError, NoSuchTopicError, UnsupportedError, ClosedError.
         """
-        if not records:
+        count = len(records) + sum(map(len, plain.values()))
+        if not count:
             return
         producer = self._start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        batch = _Batch(len(records))
+        batch = _Batch(count)
 
         def report(error: KafkaError | None, message: Message) -> None:
             batch.left -= 1
@@ -132,22 +141,14 @@ class Sender:
         with self._busy:
             self._under_way += 1
             self._busy.notify_all()
-        written = 0
         try:
-            produce = producer.produce
             until = loop.time() + self._timeout
-            for record in records:
-                while True:
-                    try:
-                        produce(record.topic, record.value, record.key, on_delivery=report, headers=record.headers)
-                        break
-                    except BufferError:
-                        if loop.time() > until:
-                            raise UnconfirmedError(f"{doing}: kafka at {self._where} takes no more") from None
-                        await asyncio.sleep(_FULL)
-                written += 1
-                if written % _CHUNK == 0:
-                    await asyncio.sleep(0)
+            for hand_over in self._calls(producer, records, plain, report):
+                while not hand_over():
+                    if loop.time() > until:
+                        raise UnconfirmedError(f"{doing}: kafka at {self._where} takes no more")
+                    await asyncio.sleep(_FULL)
+                await asyncio.sleep(0)
             await future
         except KafkaException as error:
             raise mapped(error, doing) from error
@@ -157,6 +158,17 @@ class Sender:
                 self._under_way -= 1
         if batch.error is not None:
             raise self._failed(batch.error, doing, batch.topic)
+
+    @staticmethod
+    def _calls(
+        producer: Producer, records: Sequence[Record], plain: Plain, report: _Report
+    ) -> Iterator[Callable[[], bool]]:
+        """What hands these over, in order: each to be called until it says that librdkafka has taken all it gave."""
+        for start in range(0, len(records), _CHUNK):
+            yield partial(_produce, producer, list(records[start : start + _CHUNK]), report)
+        for topic, values in plain.items():
+            for start in range(0, len(values), _CHUNK):
+                yield partial(_produce_batch, producer, topic, list(values[start : start + _CHUNK]), report)
 
     async def refresh(self, topic: str) -> None:
         """Let librdkafka look at the topic again: it remembers that one was missing."""
@@ -186,6 +198,29 @@ class Sender:
         if not self._closed:
             self._closed = True
             await asyncio.to_thread(self._stop)
+
+
+def _produce(producer: Producer, records: list[Record], report: _Report) -> bool:
+    """One by one, in order. What was not taken is left in ``records``."""
+    for number, (topic, value, key, headers) in enumerate(records):
+        try:
+            producer.produce(topic, value, key, on_delivery=report, headers=headers)
+        except BufferError:
+            del records[:number]
+            return False
+    return True
+
+
+def _produce_batch(producer: Producer, topic: str, messages: list[dict[str, Any]], report: _Report) -> bool:
+    """At half the cost, for messages without key and headers. What was not taken is left in ``messages``."""
+    if producer.produce_batch(topic, messages, on_delivery=report) == len(messages):
+        return True
+    messages[:] = [message for message in messages if "_error" in message]
+    for message in messages:
+        error = message.pop("_error")
+        if error.code() != KafkaError._QUEUE_FULL:
+            raise KafkaException(error)
+    return not messages
 
 
 def _done(future: asyncio.Future[None]) -> None:
