@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.drains import file_to_file, sqlite_drain
 from benchmarks.footprint import idle_worker, import_seconds
+from benchmarks.measure import Run
 from benchmarks.processes import scaling
 
 
@@ -29,16 +30,10 @@ def main() -> None:
 
 
 def _table(folder: Path, count: int) -> None:
-    _row("no-op worker", "tasks/s", "of the bare loop", "CPU µs/task", "peak MB")
+    _row("no-op worker", "tasks/s", "of the bare loop", "CPU µs/task (bare)", "peak MB")
     for label, drain in (("file to file", file_to_file), ("sqlite, default durability", sqlite_drain)):
         bare, run = drain(folder, count)
-        _row(
-            label,
-            f"{count / run.seconds:,.0f}",
-            f"{bare / run.seconds:.2f} of {count / bare:,.0f}/s",
-            f"{run.cpu / count * 1e6:.1f}",
-            f"{run.peak_mb:.0f}",
-        )
+        _row(label, *_drained(bare, run, count))
     print()
     found = scaling(folder)
     _row("two processes for one", "speedup", "of two bare loops", "", "")
@@ -53,20 +48,32 @@ def _table(folder: Path, count: int) -> None:
 def _brokers(folder: Path, count: int) -> None:
     from benchmarks.brokers import brokers
 
-    _row("no-op worker", "tasks/s", "of the bare loop", "CPU µs/task", "peak MB", "publish_many of the bare client")
+    _row(
+        "no-op worker",
+        "tasks/s",
+        "of the bare loop",
+        "CPU µs/task (bare)",
+        "peak MB",
+        "publish_many of the bare client",
+    )
     for pair in brokers(folder, count):
         if isinstance(pair, str):
             print(f"# {pair}")
             continue
-        name, bare, run, bare_publish, publish = pair
-        _row(
-            name,
-            f"{count / run.seconds:,.0f}",
-            f"{bare / run.seconds:.2f} of {count / bare:,.0f}/s",
-            f"{run.cpu / count * 1e6:.1f}",
-            f"{run.peak_mb:.0f}",
-            f"{bare_publish / publish:.2f} of {count / bare_publish:,.0f}/s",
-        )
+        published = ""
+        if pair.bare_publish is not None and pair.publish is not None:
+            published = f"{pair.bare_publish / pair.publish:.2f} of {count / pair.bare_publish:,.0f}/s"
+        _row(pair.name, *_drained(pair.bare, pair.run, count), published)
+
+
+def _drained(bare: Run, run: Run, count: int) -> tuple[str, str, str, str]:
+    """The cells of a drain: both from the first delivery to the last settlement; CPU of the worker's whole process."""
+    return (
+        f"{count / run.work:,.0f}",
+        f"{bare.work / run.work:.2f} of {count / bare.work:,.0f}/s",
+        f"{run.cpu / count * 1e6:.1f} ({bare.cpu / count * 1e6:.1f})",
+        f"{run.peak_mb:.0f}",
+    )
 
 
 def _memory(folder: Path) -> None:
@@ -79,7 +86,7 @@ def _memory(folder: Path) -> None:
 
 
 def _row(*cells: str) -> None:
-    first = f"{cells[0]:<28} {cells[1]:>12}  {cells[2]:<26} {cells[3]:>12} {cells[4]:>8}"
+    first = f"{cells[0]:<28} {cells[1]:>12}  {cells[2]:<26} {cells[3]:>18} {cells[4]:>8}"
     print(f"{first}  {'  '.join(cells[5:])}".rstrip())
 
 

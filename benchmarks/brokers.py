@@ -23,13 +23,13 @@ __all__ = ["Pair", "brokers"]
 
 
 class Pair(NamedTuple):
-    """One broker: seconds of the bare loop and the worker's run; seconds of bare and of our publishing."""
+    """One broker: the bare loop's run and the worker's; seconds of bare and of our publishing, where measured."""
 
     name: str
-    bare: float
+    bare: Run
     run: Run
-    bare_publish: float
-    publish: float
+    bare_publish: float | None = None
+    publish: float | None = None
 
 
 def brokers(folder: Path, count: int) -> Iterator[Pair | str]:
@@ -40,26 +40,27 @@ def brokers(folder: Path, count: int) -> Iterator[Pair | str]:
         place.mkdir()
         try:
             with ExitStack() as stack:
-                yield measure(stack, place, count)
+                yield from measure(stack, place, count)
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:
             yield f"{name}: {missing}"
 
 
-def _kafka(stack: ExitStack, folder: Path, count: int) -> Pair:
+def _kafka(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
     url = stack.enter_context(KafkaServer(folder).running()).url
-    return Pair("kafka", *kafka_drain(url, folder, count), *kafka_publish(url, count))
+    yield Pair("kafka", *kafka_drain(url, folder, count), *kafka_publish(url, count))
 
 
-def _nats(stack: ExitStack, folder: Path, count: int) -> Pair:
+def _nats(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
     url = stack.enter_context(NatsServer(folder).running()).url
-    bare, run = nats_drain(url, folder, count)
-    return Pair("nats", bare.seconds, run, *nats_publish(url, folder, count))
+    yield Pair("nats", *nats_drain(url, folder, count), *nats_publish(url, folder, count))
 
 
-def _nsq(stack: ExitStack, folder: Path, count: int) -> Pair:
-    return Pair("nsq", *nsq_drain(folder, count), *nsq_publish(folder, count))
+def _nsq(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
+    client, bare, run = nsq_drain(folder, count)
+    yield Pair("nsq", client, run, *nsq_publish(folder, count))
+    yield Pair("nsq, our own transport bare", bare, run)
 
 
-def _pubsub(stack: ExitStack, folder: Path, count: int) -> Pair:
+def _pubsub(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
     address = stack.enter_context(PubsubEmulator(folder).running()).address
-    return Pair("pubsub (emulator)", *pubsub_drain(address, folder, count), *pubsub_publish(address, count))
+    yield Pair("pubsub (emulator)", *pubsub_drain(address, folder, count), *pubsub_publish(address, count))

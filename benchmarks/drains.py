@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 
 import bus
-from benchmarks.measure import Run, run_worker, task_line, write_tasks
+from benchmarks.measure import Run, Watch, run_worker, task_line, write_tasks
 
 __all__ = ["bare_file_loop", "bare_sqlite_loop", "file_to_file", "now_text", "sqlite_drain"]
 
@@ -19,8 +18,8 @@ __all__ = ["bare_file_loop", "bare_sqlite_loop", "file_to_file", "now_text", "sq
 _BATCH = 500
 
 
-def file_to_file(folder: Path, count: int) -> tuple[float, Run]:
-    """Seconds of the bare loop, and the worker's run, over one file of ``count`` tasks."""
+def file_to_file(folder: Path, count: int) -> tuple[Run, Run]:
+    """The bare loop's run, and the worker's, over one file of ``count`` tasks."""
     source, target = folder / "in.jsonl", folder / "out.jsonl"
     write_tasks(source, count)
     bare = bare_file_loop(source, folder / "bare.jsonl")
@@ -30,9 +29,9 @@ def file_to_file(folder: Path, count: int) -> tuple[float, Run]:
     return bare, run
 
 
-def bare_file_loop(source: Path, target: Path) -> float:
-    """Read, decode, stamp, encode, write: seconds."""
-    began = time.perf_counter()
+def bare_file_loop(source: Path, target: Path) -> Run:
+    """Read, decode, stamp, encode, write."""
+    watch = Watch()
     with source.open("rb") as lines, target.open("wb") as out:
         for line in lines:
             task = orjson.loads(line)
@@ -41,11 +40,11 @@ def bare_file_loop(source: Path, target: Path) -> float:
             task["msg"] = ""
             task["completed"] = now_text()
             out.write(orjson.dumps(task) + b"\n")
-    return time.perf_counter() - began
+    return watch.run()
 
 
-def sqlite_drain(folder: Path, count: int) -> tuple[float, Run]:
-    """Seconds of the bare loop, and the worker's run, over ``count`` tasks queued in SQLite."""
+def sqlite_drain(folder: Path, count: int) -> tuple[Run, Run]:
+    """The bare loop's run, and the worker's, over ``count`` tasks queued in SQLite."""
     bare = bare_sqlite_loop(folder / "bare.db", count)
     path = folder / "work.db"
     asyncio.run(_fill(f"sqlite:{path}", count))
@@ -54,8 +53,8 @@ def sqlite_drain(folder: Path, count: int) -> tuple[float, Run]:
     return bare, run
 
 
-def bare_sqlite_loop(path: Path, count: int) -> float:
-    """Take a batch, stamp it, store the done tasks and delete the batch in one transaction with full sync: seconds."""
+def bare_sqlite_loop(path: Path, count: int) -> Run:
+    """Take a batch, stamp it, store the done tasks and delete the batch in one transaction with full sync."""
     path.unlink(missing_ok=True)
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
@@ -65,7 +64,7 @@ def bare_sqlite_loop(path: Path, count: int) -> float:
     database.execute("BEGIN")
     database.executemany("INSERT INTO todo (body) VALUES (?)", ((task_line(n),) for n in range(count)))
     database.execute("COMMIT")
-    began = time.perf_counter()
+    watch = Watch()
     while rows := database.execute("SELECT id, body FROM todo ORDER BY id LIMIT ?", (_BATCH,)).fetchall():
         results = []
         for _, body in rows:
@@ -79,9 +78,9 @@ def bare_sqlite_loop(path: Path, count: int) -> float:
         database.executemany("INSERT INTO done (body) VALUES (?)", results)
         database.executemany("DELETE FROM todo WHERE id = ?", ((row[0],) for row in rows))
         database.execute("COMMIT")
-    seconds = time.perf_counter() - began
+    run = watch.run()
     database.close()
-    return seconds
+    return run
 
 
 async def _fill(url: str, count: int) -> None:

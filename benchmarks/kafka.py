@@ -14,7 +14,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 import bus
-from benchmarks.measure import Run, run_worker, task_line
+from benchmarks.measure import Run, Watch, run_worker, task_line
 
 __all__ = ["bare_kafka_loop", "kafka_drain", "kafka_publish"]
 
@@ -22,19 +22,16 @@ __all__ = ["bare_kafka_loop", "kafka_drain", "kafka_publish"]
 _BATCH = 1000
 
 
-def kafka_drain(url: str, folder: Path, count: int) -> tuple[float, Run]:
-    """Seconds of the bare loop, and the worker's run, over ``count`` tasks queued in topics of their own.
-
-    The worker's time is that of a whole process, start and end included; the bare loop's is not.
-    """
+def kafka_drain(url: str, folder: Path, count: int) -> tuple[Run, Run]:
+    """The bare loop's run, and the worker's, over ``count`` tasks queued in topics of their own."""
     mark = uuid.uuid4().hex[:8]
     bare, topic = f"bench-bare-{mark}", f"bench-{mark}"
     asyncio.run(_fill(url, [bare, topic, f"{bare}-done", f"{topic}-done"], [bare, topic], count))
-    seconds = bare_kafka_loop(_servers(url), bare, f"{bare}-done", count)
+    loop = bare_kafka_loop(_servers(url), bare, f"{bare}-done", count)
     names = ["--topic", topic, "--group", "bench", "--done-topic", f"{topic}-done"]
     run = run_worker(["--bus", url, "--drain", *names], folder)
     _expect(asyncio.run(_depth(url, f"{topic}-done")), count)
-    return seconds, run
+    return loop, run
 
 
 def kafka_publish(url: str, count: int) -> tuple[float, float]:
@@ -45,8 +42,8 @@ def kafka_publish(url: str, count: int) -> tuple[float, float]:
     return _bare_publish(_servers(url), bare, count), asyncio.run(_publish_many(url, topic, count))
 
 
-def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> float:
-    """Take a batch, stamp it, write the results, await every report, commit: seconds from the first message on."""
+def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> Run:
+    """Take a batch, stamp it, write the results, await every report, commit; measured from the first message on."""
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
@@ -57,13 +54,13 @@ def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> float:
     )
     producer = Producer({"bootstrap.servers": servers, "acks": "all", "enable.idempotence": True, "linger.ms": 1})
     consumer.subscribe([topic])
-    began = 0.0
+    watch = None
     taken = 0
-    while taken < count:
+    while taken < count or watch is None:
         messages = consumer.consume(_BATCH, 0.05)
         if not messages:
             continue
-        began = began or time.perf_counter()
+        watch = watch or Watch()
         failed: list[KafkaError] = []
 
         def report(error: KafkaError | None, _: Message, failed: list[KafkaError] = failed) -> None:
@@ -88,9 +85,9 @@ def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> float:
         commits = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
         consumer.commit(offsets=commits, asynchronous=False)
         taken += len(messages)
-    seconds = time.perf_counter() - began
+    run = watch.run()
     consumer.close()
-    return seconds
+    return run
 
 
 def _bare_publish(servers: str, topic: str, count: int) -> float:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
-__all__ = ["Run", "rss_mb", "run_child", "run_worker", "task_line", "write_tasks"]
+__all__ = ["Run", "Watch", "rss_mb", "run_child", "run_worker", "task_line", "write_tasks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One child process: wall seconds, CPU seconds, and its largest memory in MB."""
+    """One process, or loop: wall seconds, CPU seconds, its largest memory in MB.
+
+    ``work`` is the part of the wall seconds from the first delivery to the last settlement: without start and end.
+    """
 
     seconds: float
     cpu: float
     peak_mb: float
+    work: float = 0.0
 
 
 def task_line(number: int) -> bytes:
@@ -43,14 +50,31 @@ def run_worker(args: Sequence[str], folder: Path) -> Run:
     Raises:
         RuntimeError: if it does not exit with 0.
     """
-    return run_child([sys.executable, "-m", "apps.cli.main", "worker", "noop", "--log-level", "warning", *args], folder)
+    command = [sys.executable, "-m", "apps.cli.main", "worker", "noop", "--log-format", "json", *args]
+    with tempfile.TemporaryFile("w+", dir=folder) as log:
+        run = run_child(command, folder, log)
+        log.seek(0)
+        events = [json.loads(line) for line in log]
+    return replace(run, work=next(event["elapsed"] for event in events if event.get("event") == "stopped"))
 
 
-def run_child(command: Sequence[str], folder: Path) -> Run:
-    """Run ``command`` to its end, in ``folder``. Raises as :func:`run_worker`."""
+class Watch:
+    """Measures a bare loop in this process, from now on."""
+
+    def __init__(self) -> None:
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+
+    def run(self) -> Run:
+        """What it took until now."""
+        seconds = time.perf_counter() - self._began
+        return Run(seconds, time.process_time() - self._cpu, 0.0, seconds)
+
+
+def run_child(command: Sequence[str], folder: Path, errors: IO[str] | None = None) -> Run:
+    """Run ``command`` to its end, in ``folder``, stderr to ``errors``. Raises as :func:`run_worker`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, env=environment)
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=errors)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - began

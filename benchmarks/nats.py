@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,10 @@ def nats_publish(url: str, folder: Path, count: int) -> tuple[float, float]:
 
 def _bare(url: str, folder: Path, count: int) -> Run:
     _prepare(url, count)
-    run = run_child([sys.executable, "-m", "benchmarks.nats", url, str(count)], folder)
+    with tempfile.TemporaryFile("w+", dir=folder) as told:
+        run = run_child([sys.executable, "-m", "benchmarks.nats", url, str(count)], folder, told)
+        told.seek(0)
+        run = replace(run, work=float(told.read()))
     _expect(url, count)
     return run
 
@@ -108,7 +113,7 @@ def _expect(url: str, count: int) -> None:
 
 
 async def drain_bare(url: str, count: int) -> None:
-    """Take ``count`` tasks, publish each as done and acknowledge it."""
+    """Take ``count`` tasks, publish each as done and acknowledge it; tells stderr the seconds from the first on."""
     import nats
 
     client = await nats.connect(url)
@@ -122,10 +127,12 @@ async def drain_bare(url: str, count: int) -> None:
         await messages[-1].ack_sync()
 
     taken = 0
+    began = 0.0
     settling: asyncio.Task[None] | None = None
     fetching = asyncio.create_task(source.fetch(_BATCH, timeout=1))
     while taken < count:
         messages = await fetching
+        began = began or time.perf_counter()
         taken += len(messages)
         if taken < count:
             fetching = asyncio.create_task(source.fetch(min(_BATCH, count - taken), timeout=1))
@@ -143,6 +150,7 @@ async def drain_bare(url: str, count: int) -> None:
         settling = asyncio.create_task(settle(messages, confirmed))
     if settling is not None:
         await settling
+    sys.stderr.write(f"{time.perf_counter() - began}")
     await client.close()
 
 

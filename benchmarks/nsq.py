@@ -1,4 +1,4 @@
-"""A no-op worker emptying a topic of a real nsqd, beside a bare loop over the same protocol layer."""
+"""A no-op worker emptying a topic of a real nsqd, beside bare loops over nsq-py and over our own transport."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
+from nsq.client import Client
+from nsq.reader import Reader
+from nsq.response import Message as NsqMessage
 
 import bus
-from benchmarks.measure import Run, run_worker, task_line
+from benchmarks.measure import Run, Watch, run_worker, task_line
 from bus.nsq import protocol
 from bus.nsq.connection import Connection
 from bus.nsq.options import NsqOptions
 from tests.servers.nsq import Nsqd
 
-__all__ = ["nsq_adapter", "nsq_drain", "nsq_publish"]
+__all__ = ["nsq_drain", "nsq_publish"]
 
 #: The most messages in flight at the bare loop, and the most of one MPUB: what the worker's window comes to.
 _BATCH = 1000
@@ -25,34 +28,47 @@ _BATCH = 1000
 _PIPELINED = 4
 
 
-def nsq_drain(folder: Path, count: int) -> tuple[float, Run]:
-    """Seconds of the bare loop, and the worker's run, over ``count`` tasks waiting on one nsqd."""
+def nsq_drain(folder: Path, count: int) -> tuple[Run, Run, Run]:
+    """The runs of a bare loop over nsq-py, of one over our own transport, and of the worker, on one nsqd.
+
+    nsq-py reads four kilobytes at a time and waits for each answer. The other loop shows what the server allows.
+    """
     server = _server(folder, count)
     try:
+        asyncio.run(_fill(server, "client", count))
+        client = _client_drain(server, count)
         asyncio.run(_fill(server, "bare", count))
         bare = asyncio.run(_bare_drain(server, count))
         asyncio.run(_fill(server, "noop", count))
         run = run_worker(["--bus", server.url(), "--drain"], folder)
-        found = asyncio.run(_depth(server, "done"))
+        found = [asyncio.run(_depth(server, topic)) for topic in ("client-done", "bare-done", "done")]
     finally:
         server.stop()
-    _expect(found, count)
-    return bare, run
+    for each in found:
+        _expect(each, count)
+    return client, bare, run
 
 
-def nsq_adapter(folder: Path, count: int) -> tuple[float, float]:
-    """Seconds of the bare loop, and of one that takes the same steps through the bus, in this process."""
-    server = _server(folder, count)
-    try:
-        asyncio.run(_fill(server, "bare", count))
-        bare = asyncio.run(_bare_drain(server, count))
-        asyncio.run(_fill(server, "ours", count))
-        ours = asyncio.run(_bus_drain(server, count))
-        found = asyncio.run(_depth(server, "ours-done"))
-    finally:
-        server.stop()
-    _expect(found, count)
-    return bare, ours
+def _client_drain(server: Nsqd, count: int) -> Run:
+    """Receive, stamp, publish and wait for the answer, finish: with the classes of nsq-py, as it comes."""
+    address = f"127.0.0.1:{server.tcp}"
+    reader = Reader(b"client", b"client", nsqd_tcp_addresses=[address], max_in_flight=_BATCH)
+    client = Client(nsqd_tcp_addresses=[address])
+    watch, taken = Watch(), 0
+    while taken < count:
+        messages: list[NsqMessage] = []
+        while len(messages) < min(_BATCH // 2, count - taken):
+            messages += [each for each in reader.read() if isinstance(each, NsqMessage)]
+        client.mpub(b"client-done", *[_done(message.body) for message in messages])
+        for message in messages:
+            message.fin()
+        taken += len(messages)
+    for connection in reader.connections():
+        reader.wait_write(connection)
+    run = watch.run()
+    for connection in (*reader.connections(), *client.connections()):
+        connection.close()
+    return run
 
 
 def nsq_publish(folder: Path, count: int) -> tuple[float, float]:
@@ -78,8 +94,8 @@ async def _connection(server: Nsqd) -> Connection:
     return connection
 
 
-async def _bare_drain(server: Nsqd, count: int) -> float:
-    """Receive, stamp, publish with pipelined confirmations, and only then finish: seconds."""
+async def _bare_drain(server: Nsqd, count: int) -> Run:
+    """Receive, stamp, publish with pipelined confirmations, and only then finish."""
     source, target = await _connection(server), await _connection(server)
     came: deque[protocol.Message] = deque()
     wake = asyncio.Event()
@@ -94,7 +110,7 @@ async def _bare_drain(server: Nsqd, count: int) -> float:
 
     source.on_messages = take
     await source.ask(protocol.subscribe("bare", "bare"), "bare")
-    began = time.perf_counter()
+    watch = Watch()
     source.send(protocol.ready(_BATCH))
     left, waiting = count, set[asyncio.Task[None]]()
     while left:
@@ -111,30 +127,10 @@ async def _bare_drain(server: Nsqd, count: int) -> float:
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*waiting)
     await source.fence()
-    seconds = time.perf_counter() - began
+    run = watch.run()
     await source.close()
     await target.close()
-    return seconds
-
-
-async def _bus_drain(server: Nsqd, count: int) -> float:
-    """The same through the contract: seconds."""
-    async with (
-        bus.connect(server.url()) as b,
-        await b.producer() as producer,
-        await b.consumer("ours", "ours") as consumer,
-    ):
-        began = time.perf_counter()
-        left, waiting = count, set[asyncio.Task[None]]()
-        while left:
-            deliveries = await consumer.receive(_BATCH)
-            messages = [bus.Message("ours-done", _done(delivery.body)) for delivery in deliveries]
-            left -= len(deliveries)
-            waiting.add(asyncio.create_task(consumer.finish(deliveries, messages, producer)))
-            if len(waiting) >= _PIPELINED:
-                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.gather(*waiting)
-        return time.perf_counter() - began
+    return run
 
 
 async def _bare_publish(server: Nsqd, bodies: list[bytes]) -> float:

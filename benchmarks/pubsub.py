@@ -21,7 +21,7 @@ from grpc import aio
 
 import bus
 from benchmarks.drains import now_text
-from benchmarks.measure import Run, run_worker, task_line
+from benchmarks.measure import Run, Watch, run_worker, task_line
 
 __all__ = ["pubsub_drain", "pubsub_publish"]
 
@@ -32,8 +32,8 @@ _LOOPS, _BATCH = 4, 1000
 _GROUP = "count"
 
 
-def pubsub_drain(address: str, folder: Path, count: int) -> tuple[float, Run]:
-    """Seconds of the bare loops, and the worker's run, over ``count`` tasks in the emulator at ``address``."""
+def pubsub_drain(address: str, folder: Path, count: int) -> tuple[Run, Run]:
+    """The bare loops' run, and the worker's, over ``count`` tasks in the emulator at ``address``."""
     bare = asyncio.run(_bare_drain(address, count))
     url = f"pubsub://bench?emulator={address}&prefix=worker-{time.time_ns()}"
     asyncio.run(_fill(url, "noop", "noop", count))
@@ -104,18 +104,18 @@ async def _publish(publisher: PublisherAsyncClient, topic: str, count: int) -> f
     return time.perf_counter() - began
 
 
-async def _bare_drain(address: str, count: int) -> float:
+async def _bare_drain(address: str, count: int) -> Run:
     async with _clients(address) as (publisher, subscriber):
         return await _drain(publisher, subscriber, count)
 
 
-async def _drain(publisher: PublisherAsyncClient, subscriber: SubscriberAsyncClient, count: int) -> float:
+async def _drain(publisher: PublisherAsyncClient, subscriber: SubscriberAsyncClient, count: int) -> Run:
     topic = await _topic(publisher, subscriber, "bare")
     done = await _topic(publisher, subscriber, "bare-done")
     subscription = topic.replace("/topics/", "/subscriptions/")
     await _publish(publisher, topic, count)
     left = count
-    began = time.perf_counter()
+    watch = Watch()
 
     async def work() -> None:
         nonlocal left
@@ -137,4 +137,4 @@ async def _drain(publisher: PublisherAsyncClient, subscriber: SubscriberAsyncCli
                 await subscriber.acknowledge(subscription=subscription, ack_ids=ids)
 
     await asyncio.gather(*(work() for _ in range(_LOOPS)))
-    return time.perf_counter() - began
+    return watch.run()

@@ -211,7 +211,9 @@ class Receiver:
 
     async def _admit(self, deliveries: Sequence[Delivery]) -> None:
         self._stats.received += len(deliveries)
-        self._stats.last_received = monotonic()
+        self._stats.last_received = now = monotonic()
+        if self._stats.first_received is None:
+            self._stats.first_received = now
         held, admit = self._held, self._admission.admit
         assignments: list[Assignment] = []
         recalled: list[Assignment] = []
@@ -297,6 +299,7 @@ class Receiver:
                 self._stats.interrupted += 1
             if verdict.result in _NOTABLE:
                 _report(verdict)
+        self._stats.last_settled = monotonic()
         if self._drain is not None:
             self._drain.happened(max([verdict.delay for verdict in verdicts]))
         self._room.set()

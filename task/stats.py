@@ -29,7 +29,17 @@ class Stats:
         self.interrupted = 0
         #: Times the worker reconnected because tasks were ready and none came.
         self.stalls = 0
+        #: Moments of the monotonic clock; None while there was none.
+        self.first_received: float | None = None
         self.last_received: float | None = None
+        self.last_settled: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the first delivery to the last settlement."""
+        if self.first_received is None or self.last_settled is None:
+            return 0.0
+        return max(0.0, self.last_settled - self.first_received)
 
     @property
     def done(self) -> int:

@@ -233,7 +233,12 @@ class WorkerApp:
         stats = self.stats
         _log.info(
             "stopped" if self._stops else "the input has ended",
-            extra={"event": "stopped", "received": stats.received, **dict(stats.results)},
+            extra={
+                "event": "stopped",
+                "received": stats.received,
+                "elapsed": round(stats.elapsed, 3),
+                **dict(stats.results),
+            },
         )
         receiver = self.receiver
         if receiver is not None and receiver.held:
