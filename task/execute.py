@@ -14,13 +14,14 @@ from bus.units import format_duration
 from task.assignment import Assignment
 from task.context import CancelReason
 from task.errors import Interrupted, ParamsError, Reject, RetryLater
-from task.outcome import Outcome, Result, error, reject
+from task.outcome import Outcome, Result, complete, error, reject
 from task.times import now_text
 from task.worker import Launch
 
 __all__ = ["begin", "conclude", "execute", "fail", "where"]
 
 _log = logging.getLogger("taskbus.worker")
+_COMPLETE = complete()
 #: Longest message of an exception that is put into a done task.
 _LONGEST = 2000
 
@@ -45,9 +46,19 @@ def begin(assignment: Assignment) -> None:
 
 def conclude(assignment: Assignment, outcome: object) -> None:
     """Note what the worker returned."""
+    meta = assignment.context._meta
+    if outcome is _COMPLETE and not meta:
+        assignment.outcome = _COMPLETE  # nothing about it can be wrong: most tasks end so
+    else:
+        assignment.outcome = _judged(assignment, outcome, meta)
+    assignment.ended = monotonic()
+    assignment.completed = now_text()
+
+
+def _judged(assignment: Assignment, outcome: object, meta: dict[str, str] | None) -> Outcome | None:
+    """The outcome that counts; None where a shutdown interrupted the task."""
     if type(outcome) is not Outcome:
         outcome = error(_no_outcome(outcome))
-    meta = assignment.context._meta
     if (
         meta
         or outcome.meta is not None
@@ -56,17 +67,11 @@ def conclude(assignment: Assignment, outcome: object) -> None:
         or type(outcome.msg) is not str
     ):
         outcome = _checked(outcome, meta)
-    if (
-        assignment.context.cancel_reason is CancelReason.SHUTDOWN
-        and outcome.result is Result.ERROR
-        and not outcome.rejected
-    ):
+    interrupted = assignment.context.cancel_reason is CancelReason.SHUTDOWN
+    if interrupted and outcome.result is Result.ERROR and not outcome.rejected:
         assignment.reason = "interrupted by shutdown"
-        assignment.outcome = None
-    else:
-        assignment.outcome = outcome
-    assignment.ended = monotonic()
-    assignment.completed = now_text()
+        return None
+    return outcome
 
 
 def fail(assignment: Assignment, problem: BaseException) -> None:

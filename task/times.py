@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 __all__ = ["format_time", "now_text", "parse_time"]
 
+#: The last millisecond and its text: one tuple, so that no thread ever sees the text of one with another's key.
+_last = (-1, "")
+
 
 def parse_time(text: str) -> datetime:
     """Read an ISO 8601 / RFC 3339 time; one without a zone is UTC.
@@ -39,22 +42,12 @@ def format_time(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-class _Now:
+def now_text() -> str:
     """The current time as text, formatted once per millisecond: a fast worker stamps dozens of tasks in one."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self) -> None:
-        #: One tuple, so that a reader in another thread never sees the text of one millisecond with another's key.
-        self._text = (-1, "")
-
-    def __call__(self) -> str:
-        millis = int(time.time() * 1000)
-        known, text = self._text
-        if millis != known:
-            text = format_time(datetime.fromtimestamp(millis / 1000, UTC))
-            self._text = (millis, text)
-        return text
-
-
-now_text = _Now()
+    global _last
+    millis = int(time.time() * 1000)
+    known, text = _last
+    if millis != known:
+        text = format_time(datetime.fromtimestamp(millis / 1000, UTC))
+        _last = (millis, text)
+    return text

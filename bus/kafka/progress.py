@@ -64,6 +64,11 @@ class Progress:
 
     def see(self, offset: int) -> bool:
         """A message arrived, in order. False if it is settled already."""
+        if offset == self._next and not self._told and not self._fresh:
+            self._open[offset] = 0
+            self._order.append(offset)
+            self._next = offset + 1
+            return True
         if offset < self._next and not self._fresh:
             # The topic was made anew: what was known is of other messages.
             self._order.clear()
