@@ -49,7 +49,8 @@ check: $(VENV)/.dev ## Lint and type-check
 
 bench: $(VENV)/.dev ## Measure, beside a bare loop in the same run
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks --brokers --count 50000
+	$(BIN)/python -m benchmarks --brokers --count 200000
+	$(BIN)/python -m benchmarks --latency
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

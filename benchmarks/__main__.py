@@ -17,12 +17,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--count", type=int, default=200_000, help="tasks per drain")
     parser.add_argument("--brokers", action="store_true", help="the real brokers at hand, instead of the rest")
+    parser.add_argument("--latency", action="store_true", help="from sending a task to its result, nothing else to do")
     parser.add_argument("--memory", action="store_true", help="peak memory after 10,000, 100,000 and 1,000,000 tasks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name).resolve()
         if options.memory:
             _memory(folder)
+        elif options.latency:
+            _latency(folder)
         elif options.brokers:
             _brokers(folder, options.count)
         else:
@@ -74,6 +77,22 @@ def _drained(bare: Run, run: Run, count: int) -> tuple[str, str, str, str]:
         f"{run.cpu / count * 1e6:.1f} ({bare.cpu / count * 1e6:.1f})",
         f"{run.peak_mb:.0f}",
     )
+
+
+def _latency(folder: Path) -> None:
+    from benchmarks.round_trip.table import round_trips
+
+    _row("send to done, idle, ms", "p50", "of the bare client", "p99", "")
+    for found in round_trips(folder):
+        if isinstance(found, str):
+            print(f"# {found}")
+            continue
+        name, ours, bare = found
+        if bare is None:
+            _row(name, f"{ours.p50:.2f}", "", f"{ours.p99:.2f}", "")
+            continue
+        ratios = f"{ours.p50 / bare.p50:.2f} of {bare.p50:.2f}, {ours.p99 / bare.p99:.2f} of {bare.p99:.2f}"
+        _row(name, f"{ours.p50:.2f}", ratios, f"{ours.p99:.2f}", "")
 
 
 def _memory(folder: Path) -> None:
