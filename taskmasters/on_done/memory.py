@@ -56,31 +56,31 @@ class Memory:
 
     async def arrive(self, arrivals: Sequence[Arrival], now: float) -> list[Known]:
         """Remember these, and tell what is known of each. Raises StateError."""
+        return await self._store.run(lambda tx: self.arrive_in(tx, arrivals, now))
 
-        def work(tx: Connection) -> list[Known]:
-            # What one of these arrivals has made is not made again by another of them.
-            made: set[str] = set()
-            return [self._arrive(tx, arrival, now, made) for arrival in arrivals]
-
-        return await self._store.run(work)
+    def arrive_in(self, tx: Connection, arrivals: Sequence[Arrival], now: float) -> list[Known]:
+        """The same in the transaction ``tx``."""
+        # What one of these arrivals has made is not made again by another of them.
+        made: set[str] = set()
+        return [self._arrive(tx, arrival, now, made) for arrival in arrivals]
 
     async def dealt_with(self, ids: Sequence[str], joins: Sequence[Join], now: float) -> None:
         """The children of these done tasks and joins are confirmed. Raises StateError."""
-
-        def work(tx: Connection) -> None:
-            done = {self._joining(join.rule, join.key): now for join in joins}
-            if self.window:
-                done |= {self._task(id): now for id in ids}
-            insert_new(tx, _past, [{"id": id, "at": at} for id, at in done.items()])
-            for join in joins:
-                tx.execute(delete(_parts).where(_parts.c.joining == self._joining(join.rule, join.key)))
-
         if joins or (ids and self.window):
-            await self._store.run(work)
+            await self._store.run(lambda tx: self.dealt_with_in(tx, ids, joins, now))
+
+    def dealt_with_in(self, tx: Connection, ids: Sequence[str], joins: Sequence[Join], now: float) -> None:
+        """The same in the transaction ``tx``."""
+        done = {self._joining(join.rule, join.key): now for join in joins}
+        if self.window:
+            done |= {self._task(id): now for id in ids}
+        insert_new(tx, _past, [{"id": id, "at": at} for id, at in done.items()])
+        for join in joins:
+            tx.execute(delete(_parts).where(_parts.c.joining == self._joining(join.rule, join.key)))
 
     async def forget(self, rules: Mapping[str, OnDoneRule], now: float) -> list[tuple[str, str]]:
         """Give up joins that have waited too long; returns their rules and keys. Raises StateError."""
-        return await self._store.run(lambda tx: self._forget(tx, rules, now))
+        return await self._store.run(lambda tx: self.forget_in(tx, rules, now))
 
     def _arrive(self, tx: Connection, arrival: Arrival, now: float, made: set[str]) -> Known:
         if self.window:
@@ -113,7 +113,8 @@ class Memory:
                 made.add(joining)
         return Known(False, joins)
 
-    def _forget(self, tx: Connection, rules: Mapping[str, OnDoneRule], now: float) -> list[tuple[str, str]]:
+    def forget_in(self, tx: Connection, rules: Mapping[str, OnDoneRule], now: float) -> list[tuple[str, str]]:
+        """The same in the transaction ``tx``."""
         longest = max([self.window, *(rule.gather.within for rule in rules.values() if rule.gather)], default=0.0)
         old = select(_past.c.id).where(_past.c.at < now - longest).limit(_MOST)
         tx.execute(delete(_past).where(_past.c.id.in_(list(tx.execute(old).scalars()))))
