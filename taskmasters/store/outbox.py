@@ -14,7 +14,20 @@ from sqlalchemy import BigInteger, Column, Connection, Double, Index, Integer, S
 
 from taskmasters.store.schema import ID_LENGTH, Blob, Schema, insert_new, table
 
-__all__ = ["OUTBOX", "Outgoing", "Stored", "count", "due", "forget", "put", "refuse", "sent", "wake", "withdraw"]
+__all__ = [
+    "OUTBOX",
+    "Outgoing",
+    "Stored",
+    "count",
+    "due",
+    "forget",
+    "put",
+    "refuse",
+    "sent",
+    "take",
+    "wake",
+    "withdraw",
+]
 
 Item = TypeVar("Item")
 
@@ -99,6 +112,17 @@ def sent(tx: Connection, stored: Sequence[Stored], now: float) -> None:
     for some in _slices(stored):
         numbers = [one.number for one in some]
         tx.execute(update(_outbox).where(_outbox.c.number.in_(numbers)).values(due=None, settled=now, body=b""))
+
+
+def take(tx: Connection, now: float) -> list[Outgoing]:
+    """Everything that is due, in order of moment and putting; it counts as sent. For those who have no bus."""
+    found: list[Outgoing] = []
+    while batch := due(tx, now, _ROWS):
+        sent(tx, batch, now)
+        found += [stored.message for stored in batch]
+        if len(batch) < _ROWS:
+            break
+    return found
 
 
 def refuse(tx: Connection, stored: Sequence[Stored], now: float) -> None:

@@ -11,9 +11,6 @@ from taskmasters.stored.taskmaster import Engine
 
 __all__ = ["EngineAlone"]
 
-#: Messages taken from the outbox at a time.
-_BATCH = 500
-
 
 class EngineAlone:
     """``engine`` with the tables of ``schemas``, in memory. Moments are seconds since the epoch."""
@@ -33,15 +30,16 @@ class EngineAlone:
 
     def tick(self, now: float) -> list[Outgoing]:
         """Everything that is due, in the order in which it is to be sent."""
-        found: list[Outgoing] = []
-        while batch := self._store.call(lambda tx: outbox.due(tx, now, _BATCH)):
-            self._store.call(lambda tx, some=batch: outbox.sent(tx, some, now))  # type: ignore[misc]
-            found += [stored.message for stored in batch]
-        return found
+        return self._store.call(lambda tx: outbox.take(tx, now))
 
     def apply(self, arrivals: Sequence[Arrival], now: float) -> list[Fate]:
         """Do these; what follows from them is given by :meth:`tick`."""
         return self._store.call(lambda tx: self._engine.apply(tx, arrivals, now))
+
+    def forget(self, before: float) -> None:
+        """Forget what was sent before that moment."""
+        while self._store.call(lambda tx: outbox.forget(tx, before)):
+            pass
 
     def take(self, task: Task, now: float) -> list[Outgoing]:
         """A task came, which must have an id. What is due then.

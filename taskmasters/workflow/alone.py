@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from task.outcome import Result
 from task.task import Task
 from taskmasters.store import Fate, Outgoing, open_store, outbox
 from taskmasters.store.inbox import Arrival
 from taskmasters.store.outbox import OUTBOX
+from taskmasters.workflow import tables
 from taskmasters.workflow.book import Book
 from taskmasters.workflow.definition import Workflow
 from taskmasters.workflow.engine import WorkflowEngine
@@ -18,8 +20,8 @@ from taskmasters.workflow.tables import TABLES
 
 __all__ = ["WorkflowAlone"]
 
-#: Messages taken from the outbox at a time.
-_BATCH = 500
+#: Values behind one IN.
+_MANY = 500
 
 
 class WorkflowAlone:
@@ -30,7 +32,10 @@ class WorkflowAlone:
 
     def __init__(self, workflows: Sequence[Workflow], now: float, done_topic: str | None) -> None:
         self._store = open_store(":memory:", OUTBOX, TABLES)
-        self._engine = WorkflowEngine(Book(workflows, read_stored), done_topic)
+        self._book = Book(workflows, read_stored)
+        self._engine = WorkflowEngine(self._book, done_topic)
+        #: Ids of the tasks of ours that were sent.
+        self._sent: set[str] = set()
         self._store.call(lambda tx: self._engine.open(tx, now))
 
     def close(self) -> None:
@@ -64,6 +69,31 @@ class WorkflowAlone:
         """
         return self._told(task, now, self._engine.requests)
 
+    def concerned(self, task: Task, result: Result) -> bool:
+        """Whether a done task may change anything: it is one of ours, or begins a run."""
+        return task.id in self._sent or bool(self._book.started_by(task, result))
+
+    def apply_done(self, arrivals: Sequence[Arrival], now: float) -> list[Fate]:
+        """These are done; what follows from them is given by :meth:`tick`."""
+        return self._store.call(lambda tx: self._engine.done(tx, arrivals, now))
+
+    def apply_requests(self, arrivals: Sequence[Arrival], now: float) -> list[Fate]:
+        """These ask for runs; what follows from them is given by :meth:`tick`."""
+        return self._store.call(lambda tx: self._engine.requests(tx, arrivals, now))
+
+    def jobs(self, ids: Sequence[str]) -> dict[str, str]:
+        """The names of the jobs whose tasks have these ids, by id."""
+        table = tables.jobs.c
+        query = [select(table.id, table.node).where(table.id.in_(some)) for some in _slices(ids)]
+        return self._store.call(lambda tx: {row.id: row.node for some in query for row in tx.execute(some)})
+
+    def forget(self, ended: float, sent: float) -> None:
+        """Forget runs that ended before a moment, and the ids of what was sent before another."""
+        while self._store.call(lambda tx: self._engine.forget(tx, ended)):
+            pass
+        while self._store.call(lambda tx: outbox.forget(tx, sent)):
+            pass
+
     def failures(self) -> list[tuple[str, str]]:
         """The runs that failed, each with the reason."""
         return self._store.call(self._engine.failures)
@@ -78,8 +108,10 @@ class WorkflowAlone:
         return self._due(now)
 
     def _due(self, now: float) -> list[Outgoing]:
-        found: list[Outgoing] = []
-        while batch := self._store.call(lambda tx: outbox.due(tx, now, _BATCH)):
-            self._store.call(lambda tx, some=batch: outbox.sent(tx, some, now))  # type: ignore[misc]
-            found += [stored.message for stored in batch]
+        found = self._store.call(lambda tx: outbox.take(tx, now))
+        self._sent.update(message.id.partition(".")[0] for message in found)
         return found
+
+
+def _slices(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (items[start : start + _MANY] for start in range(0, len(items), _MANY))
