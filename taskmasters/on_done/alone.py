@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple
+
+from sqlalchemy import Connection
 
 from task.outcome import Result
 from task.task import Task
@@ -15,8 +18,6 @@ from taskmasters.store import Store, open_store
 
 __all__ = ["Became", "OnDoneAlone"]
 
-#: Seconds between looks for what has waited too long, as the taskmaster looks.
-_CLEANING = 10.0
 _NOTHING = Known(False, ())
 
 
@@ -69,11 +70,13 @@ class _Remembering:
     """The memory of the taskmaster, in this process only."""
 
     def __init__(self, family: Family) -> None:
-        self.store: Store = open_store(":memory:", MEMORY)
+        self.store: Store = open_store(":memory:", MEMORY, here=True)
         self.given_up: list[tuple[str, str]] = []
         self._memory = Memory(self.store, "alone", 0.0)
         self._rules = family.by_id
-        self._looked = float("-inf")
+        #: What waits, and until when anything may, the earliest first: the database is asked only when there is need.
+        self._waiting: set[tuple[str, str]] = set()
+        self._patience: list[tuple[float, str, str]] = []
 
     def known(self, arrivals: Sequence[Arrival], now: float) -> list[Known]:
         """What these make complete, which is dealt with from now on."""
@@ -81,17 +84,36 @@ class _Remembering:
         known = [_NOTHING] * len(arrivals)
         if not numbers:
             return known
-        if now - self._looked >= _CLEANING:
+        if self._patience and self._patience[0][0] < now:
             self.look(now)
         told = [arrivals[number] for number in numbers]
-        for number, one in zip(numbers, self.store.call(lambda tx: self._memory.arrive_in(tx, told, now)), strict=True):
+        for number, one in zip(numbers, self.store.call(lambda tx: self._arrive(tx, told, now)), strict=True):
             known[number] = one
+        self._wait(told, now)
+        self._waiting.difference_update((join.rule.id, join.key) for one in known for join in one.joins)
+        return known
+
+    def _arrive(self, tx: Connection, arrivals: Sequence[Arrival], now: float) -> list[Known]:
+        known = self._memory.arrive_in(tx, arrivals, now)
         joins = [join for one in known for join in one.joins]
         if joins:
-            self.store.call(lambda tx: self._memory.dealt_with_in(tx, (), joins, now))
+            self._memory.dealt_with_in(tx, (), joins, now)
         return known
+
+    def _wait(self, arrivals: Sequence[Arrival], now: float) -> None:
+        """Note until when these may wait."""
+        for rule, key, _ in (part for arrival in arrivals for part in arrival.parts):
+            if rule.gather is not None and (rule.id, key) not in self._waiting:
+                self._waiting.add((rule.id, key))
+                heappush(self._patience, (now + rule.gather.within, rule.id, key))
 
     def look(self, now: float) -> None:
         """Give up what has waited too long."""
-        self._looked = now
+        late = False
+        while self._patience and self._patience[0][0] < now:
+            _, rule, key = heappop(self._patience)
+            late |= (rule, key) in self._waiting
+            self._waiting.discard((rule, key))
+        if not late:
+            return
         self.given_up += self.store.call(lambda tx: self._memory.forget_in(tx, self._rules, now))

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from task.task import Task, derive_id
 from taskmasters.simulate.made import DONE, REQUESTS, Ended, Kind, Made, Maker
-from taskmasters.simulate.players import REMEMBERED, Player, buried, decoded, slices
+from taskmasters.simulate.players import REMEMBERED, Player, buried, decoded
 from taskmasters.store import Arrival, Fate, Outgoing
 from taskmasters.workflow.alone import WorkflowAlone
 from taskmasters.workflow.definition import ATTEMPT, RUN, WORKFLOW, Workflow
 
 __all__ = ["WorkflowPlayer"]
+
+_Came = tuple[Task, Made]
+_Apply = Callable[[Sequence[Arrival], float], tuple[list[Fate], list[Outgoing]]]
 
 #: Seconds for which the application keeps runs that ended.
 _KEEP = 30 * 86400.0
@@ -24,17 +27,17 @@ class WorkflowPlayer(Player):
 
     def __init__(self, workflows: Sequence[Workflow], start: float) -> None:
         self._alone = WorkflowAlone(workflows, start - 1, DONE)
-        self._wake = self._alone.wake
-        self._files = {workflow.id: workflow.path for workflow in workflows}
+        self._workflows = {workflow.id: workflow for workflow in workflows}
+        self._names = {workflow.id: _names(workflow) for workflow in workflows}
         self._itself = Maker("workflow")
         self._cleaned = start
 
     @property
     def wake(self) -> float | None:
-        return self._wake
+        return self._alone.wake
 
     def tick(self, now: float) -> list[Made]:
-        found = self._sent(now, ())
+        found = self._sent(self._alone.tick(now), ())
         if now - self._cleaned >= REMEMBERED:
             self._alone.forget(now - _KEEP, now - REMEMBERED)
             self._cleaned = now
@@ -50,49 +53,48 @@ class WorkflowPlayer(Player):
     def close(self) -> None:
         self._alone.close()
 
-    def _apply(
-        self,
-        came: Sequence[tuple[Task, Made]],
-        apply: Callable[[Sequence[Arrival], float], list[Fate]],
-        topic: str,
-        now: float,
-    ) -> list[Made]:
-        arrivals = [Arrival(task, task.id or "") for task, _ in came]
-        fates = [fate for some in slices(arrivals) for fate in apply(some, now)]
+    def _apply(self, came: Sequence[_Came], apply: _Apply, topic: str, now: float) -> list[Made]:
+        fates, outgoing = apply([Arrival(task, task.id or "") for task, _ in came], now)
         wrong = [
             buried(self._itself, topic, task, made, fate.reason)
             for (task, made), fate in zip(came, fates, strict=True)
             if fate.code
         ]
-        return [*self._sent(now, came), *wrong]
+        return [*self._sent(outgoing, came), *wrong]
 
-    def _sent(self, now: float, came: Sequence[tuple[Task, Made]]) -> list[Made]:
-        outgoing = self._alone.tick(now)
-        self._wake = self._alone.wake
-        if not outgoing:
-            return []
-        names = self._alone.jobs([one.id.partition(".")[0] for one in outgoing])
-        causes = _Causes(came, self._files)
-        return [self._made(one, names, causes) for one in outgoing]
+    def _sent(self, outgoing: Sequence[Outgoing], came: Sequence[_Came]) -> list[Made]:
+        causes = _Causes(came, self._workflows)
+        return [self._made(one, causes) for one in outgoing]
 
-    def _made(self, outgoing: Outgoing, names: dict[str, str], causes: _Causes) -> Made:
+    def _made(self, outgoing: Outgoing, causes: _Causes) -> Made:
         task = decoded(outgoing.body)
-        workflow, run = task.meta.get(WORKFLOW, ""), task.meta.get(RUN, "")
-        file = self._files.get(workflow, "")
-        job = names.get(outgoing.id.partition(".")[0])
-        if job is None:
-            maker, note = Maker("workflow", file, workflow), f"run {run} ended"
-            return Made(outgoing.topic, outgoing.body, task, maker, Kind.END, note, cause=causes.of(run))
+        workflow, run = task.meta[WORKFLOW], task.meta[RUN]
+        cause = causes.of(run)
+        path = self._workflows[workflow].path
+        if task.result is not None:
+            maker, note = Maker("workflow", path, workflow), f"run {run} ended"
+            return Made(outgoing.topic, outgoing.body, task, maker, Kind.END, note, cause=cause)
+        id = task.id or ""
+        job = self._names[workflow].get((task.type, task.job)) or self._alone.jobs([id])[id]
         attempt = task.meta.get(ATTEMPT, "1")
         note = f"run {run}" if attempt == "1" else f"run {run}, attempt {attempt}"
-        maker = Maker("workflow", file, f"{workflow}.{job}")
-        return Made(outgoing.topic, outgoing.body, task, maker, note=note, cause=causes.of(run))
+        return Made(
+            outgoing.topic, outgoing.body, task, Maker("workflow", path, f"{workflow}.{job}"), note=note, cause=cause
+        )
+
+
+def _names(workflow: Workflow) -> dict[tuple[str, str | None], str]:
+    """The name of the job by type and job of its tasks, where only one has these."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for node in (*workflow.nodes.values(), *workflow.undo.values()):
+        found.setdefault((node.type, node.job), []).append(node.name)
+    return {key: names[0] for key, names in found.items() if len(names) == 1}
 
 
 class _Causes:
     """What of all that came at a moment has to do with a run."""
 
-    def __init__(self, came: Sequence[tuple[Task, Made]], workflows: Iterable[str]) -> None:
+    def __init__(self, came: Sequence[_Came], workflows: Iterable[str]) -> None:
         self._by_run: dict[str, Made] = {}
         for task, made in came:
             for workflow in workflows:

@@ -21,7 +21,7 @@ from taskmasters.simulate.made import DELAY, DONE, FAILED, Ended, Kind, Made, Ma
 from taskmasters.store import Arrival, Fate, Outgoing
 from taskmasters.stored.alone import EngineAlone
 
-__all__ = ["CronPlayer", "DelayPlayer", "OnDonePlayer", "Player", "RetryPlayer", "buried", "decoded", "slices"]
+__all__ = ["CronPlayer", "DelayPlayer", "OnDonePlayer", "Player", "RetryPlayer", "buried", "decoded"]
 
 #: Messages an application receives at a time, and puts into one transaction.
 _BATCH = 500
@@ -119,32 +119,29 @@ class OnDonePlayer(Player):
 
 
 class _StoredPlayer(Player):
-    """One whose engine keeps a state. ``wake`` is asked for only when something has changed."""
+    """One whose engine keeps a state."""
 
     def __init__(self, alone: EngineAlone, start: float) -> None:
         self._alone = alone
-        self._wake: float | None = None
         self._cleaned = start
 
     @property
     def wake(self) -> float | None:
-        return self._wake
+        return self._alone.wake
 
     def tick(self, now: float) -> list[Made]:
         found = [self._made(outgoing) for outgoing in self._alone.tick(now)]
         if now - self._cleaned >= REMEMBERED:
             self._alone.forget(now - REMEMBERED)
             self._cleaned = now
-        self._wake = self._alone.wake
         return found
 
     def close(self) -> None:
         self._alone.close()
 
     def _apply(self, arrivals: Sequence[Arrival], now: float) -> list[Fate]:
-        fates = [fate for some in slices(arrivals) for fate in self._alone.apply(some, now)]
-        self._wake = self._alone.wake
-        return fates
+        slices = (arrivals[start : start + _BATCH] for start in range(0, len(arrivals), _BATCH))
+        return [fate for some in slices for fate in self._alone.apply(some, now)]
 
     def _made(self, outgoing: Outgoing) -> Made:
         raise NotImplementedError
@@ -224,8 +221,3 @@ def buried(maker: Maker, topic: str, task: Task, cause: Made, reason: str) -> Ma
 def decoded(body: bytes) -> Task:
     """The task that was encoded."""
     return decode(body, _HUGE)
-
-
-def slices(arrivals: Sequence[Arrival]) -> Iterator[Sequence[Arrival]]:
-    """As many at a time as an application would receive."""
-    return (arrivals[start : start + _BATCH] for start in range(0, len(arrivals), _BATCH))

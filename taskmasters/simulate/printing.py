@@ -114,7 +114,15 @@ def _line(widths: list[int], row: tuple[str, ...]) -> str:
 def _row(made: Made, zone: Zone) -> tuple[str, ...]:
     task = made.task
     said = task.type + (f":{task.job}" if task.job else "")
-    return (_local(made.at, zone), made.topic, _plain(said), _plain(task.value), task.id or "", _comes(made), _why(made))
+    return (
+        _local(made.at, zone),
+        made.topic,
+        _plain(said),
+        _plain(task.value),
+        task.id or "",
+        _comes(made),
+        _why(made),
+    )
 
 
 def _comes(made: Made) -> str:
