@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from itertools import islice
 from typing import TypeVar
 
 import click
@@ -31,8 +30,6 @@ from taskmasters.zone import Zone, find_zone
 
 __all__ = ["simulate"]
 
-#: Lines written at a time.
-_LINES = 500
 Read = TypeVar("Read")
 
 
@@ -75,8 +72,6 @@ def simulate(
     first, last = _span(start, end, length, zone, time.time())
     players, comes = prepare(rules, results, first)
     simulation = Simulation(players, comes, limit=limit)
-    # What the engines would tell the person who runs them is in the output.
-    logging.getLogger("taskbus").setLevel(logging.CRITICAL)
     try:
         told = _Told(simulation.run(last), topics)
         if summary is not None:
@@ -133,12 +128,12 @@ def _encoded(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 def _write(lines: Iterable[bytes]) -> None:
-    out = click.get_binary_stream("stdout")
-    rest = iter(lines)
+    if sys.stdout is None:
+        raise OutputClosedError("standard output is closed")
     try:
-        while some := list(islice(rest, _LINES)):
-            out.write(b"\n".join(some) + b"\n")
-        out.flush()
+        for line in lines:
+            sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise OutputClosedError("nobody reads the output any more") from None
 

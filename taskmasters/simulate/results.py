@@ -67,7 +67,8 @@ class ResultRule:
 
     def _chance(self, task: Task) -> float:
         # The same for all attempts at a task, and for all simulations.
-        return int(derive_id("share", self.id, task.id or "")[:_DIGITS], 16) / 16**_DIGITS
+        chance: float = int(derive_id("share", self.id, task.id or "")[:_DIGITS], 16) / 16**_DIGITS
+        return chance
 
 
 class Results:

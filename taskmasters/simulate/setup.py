@@ -16,9 +16,11 @@ from taskmasters.simulate.made import DONE, FAILED, REQUESTS
 from taskmasters.simulate.players import CronPlayer, DelayPlayer, OnDonePlayer, Player, RetryPlayer
 from taskmasters.simulate.results import Results, load_results
 from taskmasters.workflow import load as workflow
+from taskmasters.workflow.definition import Workflow
 
 __all__ = ["prepare"]
 
+Given = TypeVar("Given")
 Loaded = TypeVar("Loaded")
 
 
@@ -30,21 +32,21 @@ def prepare(given: Sequence[str], results: str | None, start: float) -> tuple[li
     """
     wrong: list[str] = []
 
-    def load(read: Callable[[], Loaded]) -> Loaded | None:
+    def load(read: Callable[[Given], Loaded], given: Given) -> Loaded | None:
         try:
-            return read()
+            return read(given)
         except SettingsError as error:
             wrong.extend(line for line in str(error).splitlines() if not line.endswith(" mistakes:"))
             return None
 
-    files = load(lambda: find_files(given))
-    rules = None if results is None else load(lambda: load_results(results))
+    files = load(find_files, given)
+    rules = None if results is None else load(load_results, results)
     if files is None:
         raise _all(wrong)
-    crons = [(path, load(lambda path=path: load_cron_rules(path))) for path in files.cron]
-    chains = [(path, load(lambda path=path: _on_done(path))) for path in files.on_done]
-    retries = [(path, load(lambda path=path: _retry(path))) for path in files.retry]
-    flows = load(lambda: _workflows(files.workflow)) if files.workflow else None
+    crons = [(path, load(load_cron_rules, path)) for path in files.cron]
+    chains = [(path, load(_on_done, path)) for path in files.on_done]
+    retries = [(path, load(_retry, path)) for path in files.retry]
+    flows = load(_workflows, files.workflow) if files.workflow else None
     if wrong:
         raise _all(wrong)
     players: list[Player] = []
@@ -69,7 +71,7 @@ def _retry(path: str) -> Sequence[retry.RetryRule]:
     return rules
 
 
-def _workflows(paths: Sequence[str]) -> Sequence[workflow.Workflow]:
+def _workflows(paths: Sequence[str]) -> Sequence[Workflow]:
     workflows = workflow.load_workflows(*paths)
     workflow.check_topics(workflows, DONE, REQUESTS)
     return workflows

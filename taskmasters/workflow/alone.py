@@ -115,7 +115,7 @@ class WorkflowAlone:
             return fates, sent, min((moment for moment in moments if moment is not None), default=None)
 
         fates, sent, self._next = self._store.call(work)
-        self._sent.update(message.id.partition(".")[0] for message in sent)
+        self._sent.update(job for job, _, attempt in (one.id.partition(".") for one in sent) if attempt != "done")
         return fates, sent
 
     def _tick(self, tx: Connection, firings: Sequence[Firing], now: float) -> None:
