@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, Insert, Table, Update, bindparam, insert, select, tuple_, update
 
 from task.codec import decode
 from task.errors import SettingsError, StateError
@@ -180,7 +180,7 @@ _JOB_KEYS = ("id", "run", "node", "number", "state", "attempt", "item", "outcome
 _JOB_COLUMNS = [tables.jobs.c[key] for key in _JOB_KEYS if key != "body"]
 
 # Statements are made once: making one takes longer than to do it.
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _RUNS = select(tables.runs).where(tables.runs.c.id.in_(_IDS)).order_by(tables.runs.c.id).with_for_update()
 _NODES = select(tables.nodes).where(
     tuple_(tables.nodes.c.run, tables.nodes.c.name).in_(bindparam("keys", expanding=True))
