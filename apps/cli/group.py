@@ -12,6 +12,7 @@ _COMMANDS = {
     "worker": Entry("apps.cli.commands.worker:command", "Run a worker application: a built-in or your own."),
     "taskmaster": Entry("apps.cli.commands.taskmaster:command", "Run an application that makes tasks: cron, on-done …"),
     "workflow": Entry("apps.cli.commands.workflow:command", "Look at the runs of workflows, and cancel them."),
+    "simulate": Entry("taskmasters.simulate.app:simulate", "Print what rule files would make together, and when."),
     "send": Entry("apps.cli.commands.send:command", "Send a task, or a file of tasks."),
     "tail": Entry("apps.cli.commands.tail:command", "Print what is published to a topic, as it comes."),
     "peek": Entry("apps.cli.commands.peek:command", "Print pending messages without receiving them."),

@@ -22,7 +22,7 @@ from taskmasters.on_done.children import Family
 from taskmasters.on_done.explain import explain
 from taskmasters.on_done.options import OnDoneOptions
 from taskmasters.on_done.report import OnDoneReport
-from taskmasters.on_done.rules import OnDoneRule, load_on_done_rules
+from taskmasters.on_done.rules import OnDoneRule, check_topics, load_on_done_rules
 from taskmasters.on_done.taskmaster import OnDoneTaskmaster
 from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
@@ -69,7 +69,7 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
         outlet = origin if target == source else await stack.enter_async_context(connect(target))
 
         def check(rules: Sequence[OnDoneRule]) -> None:
-            _check_topics(rules, options.topic, dead)
+            check_topics(rules, options.topic, dead)
             _check_delays(rules, outlet.capabilities, str(target), dry_run)
 
         check(file.rules)
@@ -143,12 +143,6 @@ def _endpoints(options: OnDoneOptions, dry_run: bool) -> tuple[BusURL, BusURL]:
     if options.out is not None:
         return source, endpoint(options.out)
     return source, _STDOUT if source.scheme in _PLAIN else source
-
-
-def _check_topics(rules: Sequence[OnDoneRule], *ours: str) -> None:
-    for rule in rules:
-        if rule.enabled and rule.topic in ours:
-            raise SettingsError(f"rule {rule.id} sends to the topic {rule.topic}, where no worker would find its tasks")
 
 
 def _check_delays(rules: Sequence[OnDoneRule], capabilities: Capabilities, bus: str, dry_run: bool) -> None:

@@ -1,10 +1,10 @@
-"""The children of a done task: a function of the rules and the done task alone, so that repeating it is harmless."""
+"""The children of a done task: a function of the rules and the done task alone, but for the moment they are made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from task.outcome import Result
 from task.task import Task, derive_id
 from task.times import parse_time
 from taskmasters.on_done.chain import on_cycles
-from taskmasters.on_done.joins import Part, Parts
+from taskmasters.on_done.joins import Join, Part, Parts
 from taskmasters.on_done.rules import DEPTH_KEY, PARENT_KEY, PARENTS_KEY, ROOT_KEY, OnDoneRule
 from taskmasters.templates import TIME, MissingValueError, Scope
 
@@ -26,12 +26,13 @@ _CRON = "cron"
 
 
 class Child(NamedTuple):
-    """A task to be sent. ``delay`` is seconds."""
+    """A task to be sent. ``delay`` is seconds, ``rule`` the id of the rule that made it."""
 
     topic: str
     id: str
     body: bytes
     delay: float
+    rule: str
 
 
 @dataclass(slots=True)
@@ -52,14 +53,24 @@ class Family:
         self._timed = frozenset(rule.id for rule in self._rules if rule.uses_time)
         self._by_type: dict[str, tuple[OnDoneRule, ...]] = {}
 
-    def children(self, parent: Task, parent_id: str, result: Result) -> Children:
+    def made(self, parent: Task, parent_id: str, result: Result, joins: Sequence[Join], now: float) -> Children:
+        """All children of a done task at the moment ``now``: its own, and those of the joins it makes complete."""
+        made = self.children(parent, parent_id, result, now)
+        for join in joins:
+            joined = self.joined(join.rule, join.key, join.parents, now)
+            made.found += joined.found
+            made.matched += joined.matched
+            made.problems += joined.problems
+        return made
+
+    def children(self, parent: Task, parent_id: str, result: Result, now: float) -> Children:
         """The children of a done task, all rules considered. A rule that fails does not hold up the others."""
         children = Children([], 0, [])
         for rule in self._rules_for(parent.type):
             if rule.gather is None and rule.matches[0].rest(parent, result):
                 children.matched += 1
                 try:
-                    children.found += self._make(rule, parent, parent_id, parent_id)
+                    children.found += self._make(rule, parent, parent_id, parent_id, now)
                 except (TaskError, ValueError) as error:
                     children.problems.append(f"rule {rule.id}: {error}")
         return children
@@ -91,14 +102,14 @@ class Family:
                         parts.found.append(Part(rule, key, number))
         return parts
 
-    def joined(self, rule: OnDoneRule, key: str, parents: Sequence[tuple[Task, str]]) -> Children:
+    def joined(self, rule: OnDoneRule, key: str, parents: Sequence[tuple[Task, str]], now: float) -> Children:
         """The children of the done tasks that a rule has waited for, in its order; the first is the parent."""
         children = Children([], 1, [])
         parent, parent_id = parents[0]
         try:
             source = derive_id("join", rule.id, key)
             together = {PARENTS_KEY: ",".join(id for _, id in parents)}
-            children.found += self._make(rule, parent, parent_id, source, together)
+            children.found += self._make(rule, parent, parent_id, source, now, together)
         except (TaskError, ValueError) as error:
             children.problems.append(f"rule {rule.id}: {error}")
         return children
@@ -122,6 +133,7 @@ class Family:
         parent: Task,
         parent_id: str,
         source: str,
+        now: float,
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Child]:
         """``source`` is what ids are derived from, and ``more`` what meta there is beside the usual."""
@@ -140,11 +152,12 @@ class Family:
                 rule.type,
                 rule.task.render(scope),
                 job=rule.job,
+                created=datetime.fromtimestamp(now, UTC),
                 id=scope.id,
                 meta={**kept, **own, **given},
                 dialect=parent.dialect,
             )
-            children.append(Child(rule.topic, scope.id, encode(task), rule.delay))
+            children.append(Child(rule.topic, scope.id, encode(task), rule.delay, rule.id))
         return children
 
 

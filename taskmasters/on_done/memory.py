@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Column, Connection, Double, Index, Integer, String, Text, delete, func, select
+from sqlalchemy import Column, Connection, Double, Index, Integer, String, Text, bindparam, delete, func, select
 
 from task.codec import decode, encode
 from task.task import derive_id
@@ -41,6 +41,16 @@ MEMORY = Schema("on-done", 1, [_parts, _past])
 #: Rows looked at in one cleaning.
 _MOST = 1000
 _LARGEST = 1 << 30
+# Made once: making a statement takes longer than to do it.
+_AT = select(_past.c.at).where(_past.c.id == bindparam("past"))
+_OLD = select(_past.c.id).where(_past.c.at < bindparam("before")).limit(_MOST)
+_PARTS = select(_parts).where(_parts.c.joining == bindparam("join")).order_by(_parts.c.number)
+_JOINED = delete(_parts).where(_parts.c.joining == bindparam("join"))
+_BEGUN = (
+    select(_parts.c.joining, _parts.c.rule, _parts.c.key, func.min(_parts.c.arrived).label("since"))
+    .group_by(_parts.c.joining, _parts.c.rule, _parts.c.key)
+    .limit(_MOST)
+)
 
 
 class Memory:
@@ -56,44 +66,44 @@ class Memory:
 
     async def arrive(self, arrivals: Sequence[Arrival], now: float) -> list[Known]:
         """Remember these, and tell what is known of each. Raises StateError."""
+        return await self._store.run(lambda tx: self.arrive_in(tx, arrivals, now))
 
-        def work(tx: Connection) -> list[Known]:
-            # What one of these arrivals has made is not made again by another of them.
-            made: set[str] = set()
-            return [self._arrive(tx, arrival, now, made) for arrival in arrivals]
-
-        return await self._store.run(work)
+    def arrive_in(self, tx: Connection, arrivals: Sequence[Arrival], now: float) -> list[Known]:
+        """The same in the transaction ``tx``."""
+        # What one of these arrivals has made is not made again by another of them.
+        made: set[str] = set()
+        return [self._arrive(tx, arrival, now, made) for arrival in arrivals]
 
     async def dealt_with(self, ids: Sequence[str], joins: Sequence[Join], now: float) -> None:
         """The children of these done tasks and joins are confirmed. Raises StateError."""
-
-        def work(tx: Connection) -> None:
-            done = {self._joining(join.rule, join.key): now for join in joins}
-            if self.window:
-                done |= {self._task(id): now for id in ids}
-            insert_new(tx, _past, [{"id": id, "at": at} for id, at in done.items()])
-            for join in joins:
-                tx.execute(delete(_parts).where(_parts.c.joining == self._joining(join.rule, join.key)))
-
         if joins or (ids and self.window):
-            await self._store.run(work)
+            await self._store.run(lambda tx: self.dealt_with_in(tx, ids, joins, now))
+
+    def dealt_with_in(self, tx: Connection, ids: Sequence[str], joins: Sequence[Join], now: float) -> None:
+        """The same in the transaction ``tx``."""
+        done = {self._joining(join.rule, join.key): now for join in joins}
+        if self.window:
+            done |= {self._task(id): now for id in ids}
+        insert_new(tx, _past, [{"id": id, "at": at} for id, at in done.items()])
+        for join in joins:
+            tx.execute(_JOINED, {"join": self._joining(join.rule, join.key)})
 
     async def forget(self, rules: Mapping[str, OnDoneRule], now: float) -> list[tuple[str, str]]:
         """Give up joins that have waited too long; returns their rules and keys. Raises StateError."""
-        return await self._store.run(lambda tx: self._forget(tx, rules, now))
+        return await self._store.run(lambda tx: self.forget_in(tx, rules, now))
 
     def _arrive(self, tx: Connection, arrival: Arrival, now: float, made: set[str]) -> Known:
         if self.window:
             if arrival.id in made:
                 return Known(True, ())
             made.add(arrival.id)
-            at = tx.execute(select(_past.c.at).where(_past.c.id == self._task(arrival.id))).scalar()
+            at = tx.execute(_AT, {"past": self._task(arrival.id)}).scalar()
             if at is not None and now - at < self.window:
                 return Known(True, ())
         joins = []
         for rule, key, number in arrival.parts:
             joining = self._joining(rule, key)
-            if joining in made or tx.execute(select(_past.c.id).where(_past.c.id == joining)).first() is not None:
+            if joining in made or tx.execute(_AT, {"past": joining}).first() is not None:
                 continue
             row = {
                 "joining": joining,
@@ -106,24 +116,25 @@ class Memory:
             }
             # The first of several that fit stays, so that what comes of them does not depend on who looks when.
             insert_new(tx, _parts, [row])
-            found = tx.execute(select(_parts).where(_parts.c.joining == joining).order_by(_parts.c.number)).all()
+            found = tx.execute(_PARTS, {"join": joining}).all()
             if len(found) == len(rule.matches):
                 parents = [(decode(part.body, _LARGEST), part.task_id) for part in found]
                 joins.append(Join(rule, key, parents))
                 made.add(joining)
         return Known(False, joins)
 
-    def _forget(self, tx: Connection, rules: Mapping[str, OnDoneRule], now: float) -> list[tuple[str, str]]:
+    def forget_in(self, tx: Connection, rules: Mapping[str, OnDoneRule], now: float) -> list[tuple[str, str]]:
+        """The same in the transaction ``tx``."""
         longest = max([self.window, *(rule.gather.within for rule in rules.values() if rule.gather)], default=0.0)
-        old = select(_past.c.id).where(_past.c.at < now - longest).limit(_MOST)
-        tx.execute(delete(_past).where(_past.c.id.in_(list(tx.execute(old).scalars()))))
+        old = list(tx.execute(_OLD, {"before": now - longest}).scalars())
+        if old:
+            tx.execute(delete(_past).where(_past.c.id.in_(old)))
         given_up = []
-        begun = select(_parts.c.joining, _parts.c.rule, _parts.c.key, func.min(_parts.c.arrived).label("since"))
-        for row in tx.execute(begun.group_by(_parts.c.joining, _parts.c.rule, _parts.c.key).limit(_MOST)).all():
+        for row in tx.execute(_BEGUN).all():
             rule = rules.get(row.rule)
             within = rule.gather.within if rule is not None and rule.gather is not None else 0.0
             if now - row.since > within:
-                tx.execute(delete(_parts).where(_parts.c.joining == row.joining))
+                tx.execute(_JOINED, {"join": row.joining})
                 given_up.append((row.rule, row.key))
         return given_up
 

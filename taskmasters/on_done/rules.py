@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bus.url import nearest
+from task.errors import SettingsError
 from task.outcome import Result
 from taskmasters.on_done.chain import check_cycles
 from taskmasters.on_done.items import Items, parse_items
@@ -14,7 +15,7 @@ from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, ITEM, META, PARENT, TIME, Template
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["RESERVED", "Gather", "OnDoneRule", "load_on_done_rules", "read_match"]
+__all__ = ["RESERVED", "Gather", "OnDoneRule", "check_topics", "load_on_done_rules", "read_match"]
 
 #: Meta keys every child carries: the id of the done task it was made of, and of the first task of the chain.
 PARENT_KEY, ROOT_KEY = "parent", "root"
@@ -75,6 +76,17 @@ class OnDoneRule:
 def load_on_done_rules(path: str) -> list[OnDoneRule]:
     """The rules of a file. Raises SettingsError naming every mistake, cycles included."""
     return load_rules(path, _read, check_cycles)
+
+
+def check_topics(rules: Sequence[OnDoneRule], *ours: str) -> None:
+    """Refuse rules that send to one of these topics, which are read or written by the taskmaster itself.
+
+    Raises:
+        SettingsError: naming the rule.
+    """
+    for rule in rules:
+        if rule.enabled and rule.topic in ours:
+            raise SettingsError(f"rule {rule.id} sends to the topic {rule.topic}, where no worker would find its tasks")
 
 
 def _read(table: RuleTable) -> OnDoneRule:

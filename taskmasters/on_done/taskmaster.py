@@ -157,20 +157,14 @@ class OnDoneTaskmaster:
         delivery, parent, parent_id, result, parts = done
         if known is not None and known.seen:
             return Verdict(delivery, Action.FINISH, "repeated", task=parent)
-        family = self._family
-        made = [family.children(parent, parent_id, result)]
-        if known is not None:
-            made += [family.joined(*join) for join in known.joins]
-        messages = tuple(
-            Message(child.topic, child.body, None, child.delay, child.id) for some in made for child in some.found
-        )
-        problems = [*parts.problems, *(problem for some in made for problem in some.problems)]
+        made = self._family.made(parent, parent_id, result, () if known is None else known.joins, self._clock.now())
+        messages = tuple(Message(child.topic, child.body, None, child.delay, child.id) for child in made.found)
+        problems = [*parts.problems, *made.problems]
         if problems:
             verdict = self.dead(delivery, "rule-failed", "; ".join(problems), parent)
             verdict.messages = (*verdict.messages, *messages)
             return verdict
-        matched = any(some.matched for some in made)
-        word = "chained" if matched else "waiting" if parts.found else "unmatched"
+        word = "chained" if made.matched else "waiting" if parts.found else "unmatched"
         return Verdict(delivery, Action.FINISH, word, messages, task=parent)
 
     async def _known(self, read: Sequence[_Done | Verdict]) -> dict[Delivery, Known]:

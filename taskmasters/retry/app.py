@@ -22,7 +22,7 @@ from taskmasters.retry.engine import FATES, RetryEngine
 from taskmasters.retry.explain import explain
 from taskmasters.retry.options import RetryOptions
 from taskmasters.retry.records import RECORDS
-from taskmasters.retry.rules import RetryRule, load_retry_rules
+from taskmasters.retry.rules import RetryRule, check_topics, load_retry_rules
 from taskmasters.store import Arrival, Fate, Inbox, open_store
 from taskmasters.store.outbox import OUTBOX
 from taskmasters.stored.alone import EngineAlone
@@ -56,7 +56,7 @@ def retry(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
     dead = check_topic(options.dead_topic or dead_topic(check_topic(options.topic)))
     failed = None if options.failed_topic == "-" else check_topic(options.failed_topic)
     check_group(options.group)
-    _check_topics(file.rules, options.topic, dead, failed)
+    check_topics(file.rules, options.topic, dead, failed)
     engine = RetryEngine(file.rules, failed_topic=failed, keep=options.keep)
     setup_logs(options.log_level, options.log_format)
     if dry_run:
@@ -65,7 +65,7 @@ def retry(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
         raise SettingsError("--in is for --dry-run")
 
     def use(changed: list[RetryRule]) -> None:
-        _check_topics(changed, options.topic, dead, failed)
+        check_topics(changed, options.topic, dead, failed)
         engine.use(changed)
 
     store = open_store(options.state, OUTBOX, RECORDS)
@@ -86,22 +86,6 @@ def retry(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
         )
     finally:
         store.close()
-
-
-def _check_topics(rules: Sequence[RetryRule], done: str, dead: str, failed: str | None) -> None:
-    """Refuse what would be received again without end, or be found by no worker.
-
-    Raises:
-        SettingsError: naming the rule or option.
-    """
-    for option, topic in (("--dead-topic", dead), ("--failed-topic", failed)):
-        if topic == done:
-            raise SettingsError(f"{option} {topic}: the done tasks are received from there too; name another")
-    for rule in rules:
-        if rule.enabled and rule.topic in (done, dead, failed):
-            raise SettingsError(f"rule {rule.id} sends to the topic {rule.topic}, where no worker would find its tasks")
-        if rule.enabled and rule.dead_topic in (done, failed):
-            raise SettingsError(f"rule {rule.id} sends dead letters to {rule.dead_topic}, where nobody looks for them")
 
 
 async def _preview(engine: RetryEngine, options: RetryOptions, dead: str) -> Exit:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Column, Connection, Double, Index, Integer, String, delete, insert, select
+from sqlalchemy import Column, Connection, Double, Index, Integer, String, bindparam, delete, insert, select
 
 from task.task import Task
 from task.times import format_time
@@ -40,6 +40,11 @@ _table = table(
     Index("taskbus_retry_changed", "changed"),
 )
 RECORDS = Schema("retry", 1, [_table])
+# Made once: making a statement takes longer than to do it.
+_LOAD = select(_table).where(_table.c.id.in_(bindparam("ids", expanding=True)))
+_DELETE = delete(_table).where(_table.c.id.in_(bindparam("ids", expanding=True)))
+_INSERT = insert(_table)
+_OLD = select(_table.c.id).where(_table.c.changed < bindparam("before")).limit(bindparam("most", type_=Integer))
 
 
 @dataclass(slots=True)
@@ -76,7 +81,7 @@ def load(tx: Connection, ids: Collection[str]) -> dict[str, Record]:
     """The records there are of these ids."""
     found: dict[str, Record] = {}
     for some in _slices(sorted(ids)):
-        for row in tx.execute(select(_table).where(_table.c.id.in_(some))):
+        for row in tx.execute(_LOAD, {"ids": some}):
             tries = orjson.loads(row.tries)
             found[row.id] = Record(row.id, row.first, row.number, bool(row.ended), row.changed, tries)
     return found
@@ -85,9 +90,9 @@ def load(tx: Connection, ids: Collection[str]) -> dict[str, Record]:
 def save(tx: Connection, records: Sequence[Record]) -> None:
     """Store these as they are now."""
     for some in _slices(records):
-        tx.execute(delete(_table).where(_table.c.id.in_([record.id for record in some])))
+        tx.execute(_DELETE, {"ids": [record.id for record in some]})
         tx.execute(
-            insert(_table),
+            _INSERT,
             [
                 {
                     "id": record.id,
@@ -104,9 +109,9 @@ def save(tx: Connection, records: Sequence[Record]) -> None:
 
 def forget(tx: Connection, before: float, limit: int = 1000) -> int:
     """Forget up to ``limit`` records that did not change since that moment. Returns how many."""
-    old = list(tx.execute(select(_table.c.id).where(_table.c.changed < before).limit(limit)).scalars())
+    old = list(tx.execute(_OLD, {"before": before, "most": limit}).scalars())
     for some in _slices(old):
-        tx.execute(delete(_table).where(_table.c.id.in_(some)))
+        tx.execute(_DELETE, {"ids": some})
     return len(old)
 
 

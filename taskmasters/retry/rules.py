@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from bus import BadNameError, check_topic, dead_topic
 from bus.units import format_duration
+from task.errors import SettingsError
 from task.outcome import Result
 from task.retry import KINDS, Backoff
 from task.task import Task, derive_id
@@ -14,7 +15,7 @@ from taskmasters.on_done.patterns import ANY, Match, Texts
 from taskmasters.on_done.rules import read_match
 from taskmasters.rules import Place, RuleTable, load_rules
 
-__all__ = ["Delays", "RetryRule", "find_rule", "load_retry_rules"]
+__all__ = ["Delays", "RetryRule", "check_topics", "find_rule", "load_retry_rules"]
 
 #: Results that may be retried. A complete task is done, and an alert is never retried.
 _RETRIABLE = frozenset((Result.ERROR, Result.WARN))
@@ -88,6 +89,22 @@ def find_rule(rules: Sequence[RetryRule], task: Task, result: Result) -> RetryRu
 def load_retry_rules(path: str) -> list[RetryRule]:
     """The rules of a file. Raises SettingsError naming every mistake."""
     return load_rules(path, _read)
+
+
+def check_topics(rules: Sequence[RetryRule], done: str, dead: str, failed: str | None) -> None:
+    """Refuse what would be received again without end, or be found by no worker.
+
+    Raises:
+        SettingsError: naming the rule or option.
+    """
+    for option, topic in (("--dead-topic", dead), ("--failed-topic", failed)):
+        if topic == done:
+            raise SettingsError(f"{option} {topic}: the done tasks are received from there too; name another")
+    for rule in rules:
+        if rule.enabled and rule.topic in (done, dead, failed):
+            raise SettingsError(f"rule {rule.id} sends to the topic {rule.topic}, where no worker would find its tasks")
+        if rule.enabled and rule.dead_topic in (done, failed):
+            raise SettingsError(f"rule {rule.id} sends dead letters to {rule.dead_topic}, where nobody looks for them")
 
 
 def _read(table: RuleTable) -> RetryRule:

@@ -10,11 +10,37 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, Column, Connection, Double, Index, Integer, String, delete, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    String,
+    bindparam,
+    delete,
+    func,
+    select,
+    update,
+)
 
 from taskmasters.store.schema import ID_LENGTH, Blob, Schema, insert_new, table
 
-__all__ = ["OUTBOX", "Outgoing", "Stored", "count", "due", "forget", "put", "refuse", "sent", "wake", "withdraw"]
+__all__ = [
+    "OUTBOX",
+    "Outgoing",
+    "Stored",
+    "count",
+    "due",
+    "forget",
+    "put",
+    "refuse",
+    "sent",
+    "take",
+    "wake",
+    "withdraw",
+]
 
 Item = TypeVar("Item")
 
@@ -53,6 +79,18 @@ _outbox = table(
     Index("taskbus_outbox_settled", "settled"),
 )
 OUTBOX = Schema("outbox", 1, [_outbox])
+# Statements that are done for every turn are made once: making one takes longer than to do it.
+_DUE = (
+    select(_outbox.c.number, _outbox.c.id, _outbox.c.topic, _outbox.c.body, _outbox.c.due)
+    .where(_outbox.c.due <= bindparam("now"))
+    .order_by(_outbox.c.due, _outbox.c.number)
+    .limit(bindparam("most", type_=Integer))
+)
+_WAKE = select(func.min(_outbox.c.due))
+_SETTLE = update(_outbox).where(_outbox.c.number.in_(bindparam("numbers", expanding=True)))
+_SENT = _SETTLE.values(due=None, settled=bindparam("now"), body=b"")
+_REFUSED = _SETTLE.values(due=None, settled=bindparam("now"))
+_WITHDRAWN = delete(_outbox).where(_outbox.c.id.in_(bindparam("ids", expanding=True)), _outbox.c.due.is_not(None))
 
 
 def put(tx: Connection, *messages: Outgoing) -> None:
@@ -72,40 +110,45 @@ def withdraw(tx: Connection, ids: Iterable[str]) -> int:
     """Take back those of ``ids`` that were not sent yet, as if they had never been put. Returns how many."""
     taken = 0
     for some in _slices(list(ids)):
-        taken += tx.execute(delete(_outbox).where(_outbox.c.id.in_(some), _outbox.c.due.is_not(None))).rowcount
+        taken += tx.execute(_WITHDRAWN, {"ids": some}).rowcount
     return taken
 
 
 def due(tx: Connection, now: float, limit: int, without: Collection[str] = ()) -> list[Stored]:
     """The first ``limit`` that are due, in order of moment and putting, but for those of the topics ``without``."""
-    found = (
-        select(_outbox.c.number, _outbox.c.id, _outbox.c.topic, _outbox.c.body, _outbox.c.due)
-        .where(_outbox.c.due <= now)
-        .order_by(_outbox.c.due, _outbox.c.number)
-        .limit(limit)
-    )
-    if without:
-        found = found.where(_outbox.c.topic.not_in(sorted(without)))
-    return [Stored(row.number, Outgoing(row.id, row.topic, row.body, row.due)) for row in tx.execute(found)]
+    found = _DUE.where(_outbox.c.topic.not_in(sorted(without))) if without else _DUE
+    rows = tx.execute(found, {"now": now, "most": limit})
+    return [Stored(row.number, Outgoing(row.id, row.topic, row.body, row.due)) for row in rows]
 
 
 def wake(tx: Connection) -> float | None:
     """The moment the next one is due; None if none waits."""
-    return tx.execute(select(func.min(_outbox.c.due))).scalar()
+    return tx.execute(_WAKE).scalar()
 
 
 def sent(tx: Connection, stored: Sequence[Stored], now: float) -> None:
     """These were published and confirmed: only their ids are remembered."""
     for some in _slices(stored):
         numbers = [one.number for one in some]
-        tx.execute(update(_outbox).where(_outbox.c.number.in_(numbers)).values(due=None, settled=now, body=b""))
+        tx.execute(_SENT, {"numbers": numbers, "now": now})
+
+
+def take(tx: Connection, now: float) -> list[Outgoing]:
+    """Everything that is due, in order of moment and putting; it counts as sent. For those who have no bus."""
+    found: list[Outgoing] = []
+    while batch := due(tx, now, _ROWS):
+        sent(tx, batch, now)
+        found += [stored.message for stored in batch]
+        if len(batch) < _ROWS:
+            break
+    return found
 
 
 def refuse(tx: Connection, stored: Sequence[Stored], now: float) -> None:
     """The bus will never take these: they are not tried again; their bodies stay."""
     for some in _slices(stored):
         numbers = [one.number for one in some]
-        tx.execute(update(_outbox).where(_outbox.c.number.in_(numbers)).values(due=None, settled=now))
+        tx.execute(_REFUSED, {"numbers": numbers, "now": now})
 
 
 def forget(tx: Connection, before: float, limit: int = 10_000) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Integer, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import Column, Connection, Engine, Insert, Integer, LargeBinary, MetaData, String, Table, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
@@ -91,19 +92,23 @@ def _create(engine: Engine, schemas: Sequence[Schema], tables: list[Table], trie
 
 def insert_new(tx: Connection, into: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert those of ``rows`` whose key is not there yet."""
-    if not rows:
-        return
-    if tx.dialect.name == "mysql":
+    if rows:
+        tx.execute(_insert_new(tx.dialect.name, into), rows)
+
+
+@lru_cache(maxsize=256)
+def _insert_new(dialect: str, into: Table) -> Insert:
+    # Made once for each table: making a statement takes longer than to do it.
+    if dialect == "mysql":
         from sqlalchemy.dialects import mysql
 
         # INSERT IGNORE would also cut texts that are too long. Setting a column to itself changes nothing.
         key = next(iter(into.primary_key.columns))
-        tx.execute(mysql.insert(into).on_duplicate_key_update({key.name: key}), rows)
-    elif tx.dialect.name == "postgresql":
+        return mysql.insert(into).on_duplicate_key_update({key.name: key})
+    if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        tx.execute(postgresql.insert(into).on_conflict_do_nothing(), rows)
-    else:
-        from sqlalchemy.dialects import sqlite
+        return postgresql.insert(into).on_conflict_do_nothing()
+    from sqlalchemy.dialects import sqlite
 
-        tx.execute(sqlite.insert(into).on_conflict_do_nothing(), rows)
+    return sqlite.insert(into).on_conflict_do_nothing()

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -34,12 +34,12 @@ class Store:
     Transactions are serializable: what one reads is not changed by another before it ends.
     """
 
-    def __init__(self, place: Place, engine: Engine) -> None:
+    def __init__(self, place: Place, engine: Engine, thread: Executor) -> None:
         #: The database's name for people, without secrets.
         self.shown = place.shown
         self._engine = engine
         self._secret = str(place.url.password or "")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="taskbus-store")
+        self._thread = thread
         self._at_work: threading.Thread | None = None
         self._dice = random.Random()
 
@@ -90,6 +90,12 @@ class Store:
 
     def _call(self, work: Callable[[Connection], Returned]) -> Returned:
         self._at_work = threading.current_thread()
+        try:
+            return self._repeated(work)
+        finally:
+            self._at_work = None
+
+    def _repeated(self, work: Callable[[Connection], Returned]) -> Returned:
         end = time.monotonic() + _PATIENCE
         delay = _FIRST
         while True:
@@ -108,8 +114,11 @@ class Store:
             delay = min(_LONGEST, delay * 2)
 
 
-def open_store(text: str, *schemas: Schema) -> Store:
+def open_store(text: str, *schemas: Schema, here: bool = False) -> Store:
     """Open the database that ``text`` names (see :func:`find_place`) with the tables of ``schemas``.
+
+    With ``here`` transactions are done in the calling thread, which must be the same each time: simulations do
+    thousands of them, and going to and fro between threads would take longer than the work.
 
     Raises:
         SettingsError: if ``text`` names none.
@@ -117,13 +126,25 @@ def open_store(text: str, *schemas: Schema) -> Store:
         StateError: if it cannot be used, or holds tables of another version.
     """
     place = find_place(text)
-    store = Store(place, _engine(place))
+    store = Store(place, _engine(place), _Here() if here else ThreadPoolExecutor(1, thread_name_prefix="taskbus-store"))
     try:
         store.prepare(*schemas)
     except BaseException:
         store.close()
         raise
     return store
+
+
+class _Here(Executor):
+    """Does at once, and itself, what it is given."""
+
+    def submit(self, fn: Callable[..., Returned], /, *args: Any, **kwargs: Any) -> Future[Returned]:
+        future: Future[Returned] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # raised where the result is asked for
+            future.set_exception(error)
+        return future
 
 
 def _engine(place: Place) -> Engine:

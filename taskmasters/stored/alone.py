@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
+
 from task.task import Task
 from taskmasters.store import Arrival, Fate, Outgoing, Schema, open_store, outbox
 from taskmasters.store.outbox import OUTBOX
@@ -11,16 +13,14 @@ from taskmasters.stored.taskmaster import Engine
 
 __all__ = ["EngineAlone"]
 
-#: Messages taken from the outbox at a time.
-_BATCH = 500
-
 
 class EngineAlone:
     """``engine`` with the tables of ``schemas``, in memory. Moments are seconds since the epoch."""
 
     def __init__(self, engine: Engine, *schemas: Schema) -> None:
         self._engine = engine
-        self._store = open_store(":memory:", OUTBOX, *schemas)
+        self._wake: float | None = None
+        self._store = open_store(":memory:", OUTBOX, *schemas, here=True)
 
     def close(self) -> None:
         """Let go of the state."""
@@ -29,19 +29,30 @@ class EngineAlone:
     @property
     def wake(self) -> float | None:
         """The moment at which the next message is due; None if none waits."""
-        return self._store.call(outbox.wake)
+        return self._wake
 
     def tick(self, now: float) -> list[Outgoing]:
         """Everything that is due, in the order in which it is to be sent."""
-        found: list[Outgoing] = []
-        while batch := self._store.call(lambda tx: outbox.due(tx, now, _BATCH)):
-            self._store.call(lambda tx, some=batch: outbox.sent(tx, some, now))  # type: ignore[misc]
-            found += [stored.message for stored in batch]
-        return found
+
+        def work(tx: Connection) -> tuple[list[Outgoing], float | None]:
+            return outbox.take(tx, now), outbox.wake(tx)
+
+        sent, self._wake = self._store.call(work)
+        return sent
 
     def apply(self, arrivals: Sequence[Arrival], now: float) -> list[Fate]:
         """Do these; what follows from them is given by :meth:`tick`."""
-        return self._store.call(lambda tx: self._engine.apply(tx, arrivals, now))
+
+        def work(tx: Connection) -> tuple[list[Fate], float | None]:
+            return self._engine.apply(tx, arrivals, now), outbox.wake(tx)
+
+        fates, self._wake = self._store.call(work)
+        return fates
+
+    def forget(self, before: float) -> None:
+        """Forget what was sent before that moment."""
+        while self._store.call(lambda tx: outbox.forget(tx, before)):
+            pass
 
     def take(self, task: Task, now: float) -> list[Outgoing]:
         """A task came, which must have an id. What is due then.

@@ -28,7 +28,7 @@ from taskmasters.workflow.book import Book
 from taskmasters.workflow.definition import Workflow
 from taskmasters.workflow.engine import WorkflowEngine
 from taskmasters.workflow.explain import explain, play
-from taskmasters.workflow.load import load_workflows, read_stored
+from taskmasters.workflow.load import check_topics, load_workflows, read_stored
 from taskmasters.workflow.options import WorkflowOptions
 from taskmasters.workflow.report import WorkflowReport
 from taskmasters.workflow.tables import TABLES
@@ -71,7 +71,7 @@ def workflow(rules: str, check: bool, dry_run: bool, config: Path | None, **flag
 async def _work(file: RuleFile[list[Workflow]], options: WorkflowOptions, store: Store, clock: SystemClock) -> Exit:
     url = parse_url(options.bus)
     requests = None if options.requests == "-" else check_topic(options.requests)
-    _check_topics(file.rules, check_topic(options.topic), requests)
+    check_topics(file.rules, check_topic(options.topic), requests)
     engine = WorkflowEngine(Book(file.rules, read_stored), options.topic)
     await store.run(lambda tx: engine.open(tx, clock.now()))
     async with AsyncExitStack() as stack:
@@ -99,7 +99,7 @@ async def _work(file: RuleFile[list[Workflow]], options: WorkflowOptions, store:
         _log.info("running workflows", extra={"event": "started", "workflows": len(file.rules), **about})
 
         def use(workflows: list[Workflow]) -> None:
-            _check_topics(workflows, options.topic, requests)
+            check_topics(workflows, options.topic, requests)
             taskmaster.use(Book(workflows, read_stored))
 
         await stack.enter_async_context(file.watched(use))
@@ -124,16 +124,3 @@ def _example(one: Workflow, now: float) -> Task:
     instant = one.crons[0].schedule.next(int(now)) if one.crons else None
     meta = {} if instant is None else {CRON: instant_text(instant)}
     return Task(one.id, id="dry-run", meta=meta)
-
-
-def _check_topics(workflows: Sequence[Workflow], done: str, requests: str | None) -> None:
-    for one in workflows:
-        for node in (*one.nodes.values(), *one.undo.values()):
-            if node.topic in (done, dead_topic(done)):
-                raise SettingsError(
-                    f"{one.path}: the job {node.name} sends to the topic {node.topic}, where no worker finds it"
-                )
-            if node.topic == requests and node.type not in {other.id for other in workflows}:
-                raise SettingsError(
-                    f"{one.path}: the job {node.name} asks for the workflow {node.type}, which is not there"
-                )

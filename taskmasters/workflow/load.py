@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from bus import dead_topic
 from bus.url import nearest
 from task.document import Document, load_document
 from task.errors import SettingsError
@@ -26,7 +27,7 @@ from taskmasters.workflow.graph import check_graph, in_order, resolve, reversed_
 from taskmasters.workflow.reading import Defaults, read_node, read_undo
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["load_workflows", "read_stored"]
+__all__ = ["check_topics", "files_in", "load_workflows", "read_stored"]
 
 _ENDINGS = (".toml", ".yaml", ".yml")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -194,14 +195,16 @@ def _parent(name: str) -> tuple[str, str | None]:
     return workflow, job or None
 
 
-def load_workflows(path: str) -> list[Workflow]:
+def load_workflows(path: str, *more: str) -> list[Workflow]:
     """The workflows of a file, or of every ``.toml``, ``.yaml`` and ``.yml`` file in a folder and the folders in it.
+
+    With ``more`` files or folders, of all of them together.
 
     Raises:
         SettingsError: naming every mistake, or saying why a file cannot be read.
     """
     documents, failures = [], []
-    for name in _files(path):
+    for name in dict.fromkeys(name for each in (path, *more) for name in files_in(each)):
         try:
             documents.append(load_document(name))
         except SettingsError as error:
@@ -220,6 +223,24 @@ def load_workflows(path: str) -> list[Workflow]:
     return [file.workflow for file in files if file.workflow is not None]
 
 
+def check_topics(workflows: Sequence[Workflow], done: str, requests: str | None) -> None:
+    """Refuse jobs whose tasks no worker finds, and requests for workflows that are not there.
+
+    Raises:
+        SettingsError: naming the file and the job.
+    """
+    for one in workflows:
+        for node in (*one.nodes.values(), *one.undo.values()):
+            if node.topic in (done, dead_topic(done)):
+                raise SettingsError(
+                    f"{one.path}: the job {node.name} sends to the topic {node.topic}, where no worker finds it"
+                )
+            if node.topic == requests and node.type not in {other.id for other in workflows}:
+                raise SettingsError(
+                    f"{one.path}: the job {node.name} asks for the workflow {node.type}, which is not there"
+                )
+
+
 def read_stored(body: bytes) -> Workflow:
     """The workflow as it was when a run of it began.
 
@@ -235,7 +256,8 @@ def read_stored(body: bytes) -> Workflow:
     return file.workflow
 
 
-def _files(path: str) -> list[str]:
+def files_in(path: str) -> list[str]:
+    """The files that ``path`` stands for: itself, or those in the folder. Raises SettingsError if there are none."""
     if not os.path.isdir(path):
         return [path]
     found = [

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, Insert, Table, Update, bindparam, insert, select, tuple_, update
 
 from task.codec import decode
 from task.errors import SettingsError, StateError
@@ -178,6 +179,27 @@ _NODE_KEYS = ("run", "name", *_NODE_CHANGES)
 _JOB_KEYS = ("id", "run", "node", "number", "state", "attempt", "item", "outcome", "due", "deadline", "ended", "body")
 _JOB_COLUMNS = [tables.jobs.c[key] for key in _JOB_KEYS if key != "body"]
 
+# Statements are made once: making one takes longer than to do it.
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_RUNS = select(tables.runs).where(tables.runs.c.id.in_(_IDS)).order_by(tables.runs.c.id).with_for_update()
+_NODES = select(tables.nodes).where(
+    tuple_(tables.nodes.c.run, tables.nodes.c.name).in_(bindparam("keys", expanding=True))
+)
+_ALL_NODES = select(tables.nodes).where(tables.nodes.c.run == bindparam("of"))
+_JOBS = select(*_JOB_COLUMNS).where(tables.jobs.c.id.in_(_IDS))
+_JOBS_OF = select(*_JOB_COLUMNS).where(tables.jobs.c.run == bindparam("of"), tables.jobs.c.node == bindparam("name"))
+
+
+@lru_cache(maxsize=16)
+def _inserting(table: Table) -> Insert:
+    return insert(table)
+
+
+@lru_cache(maxsize=16)
+def _updating(table: Table, changes: tuple[str, ...], identity: tuple[str, ...]) -> Update:
+    which = [table.c[key] == bindparam(f"old_{key}") for key in identity]
+    return update(table).where(*which).values({key: bindparam(key) for key in changes})
+
 
 class Work:
     """One transaction at the moment ``now``."""
@@ -223,8 +245,7 @@ class Work:
     def load_runs(self, ids: Iterable[str]) -> None:
         """Read and lock these. In order of their ids, so that two who do so do not wait for each other."""
         for some in _slices(sorted({id for id in ids if id not in self._runs})):
-            query = select(tables.runs).where(tables.runs.c.id.in_(some)).order_by(tables.runs.c.id).with_for_update()
-            for row in self.tx.execute(query):
+            for row in self.tx.execute(_RUNS, {"ids": some}):
                 run = RunRow(**row._mapping)
                 run.before = run.changing()
                 self._runs[run.id] = run
@@ -267,13 +288,12 @@ class Work:
 
     def load_nodes(self, keys: Iterable[tuple[str, str]]) -> None:
         """Read these."""
-        table = tables.nodes
         for some in _slices([key for key in dict.fromkeys(keys) if key not in self._nodes]):
-            self._take_nodes(self.tx.execute(select(table).where(tuple_(table.c.run, table.c.name).in_(some))))
+            self._take_nodes(self.tx.execute(_NODES, {"keys": some}))
 
     def all_nodes(self, run: RunRow) -> list[NodeRow]:
         """Every node of the run."""
-        self._take_nodes(self.tx.execute(select(tables.nodes).where(tables.nodes.c.run == run.id)))
+        self._take_nodes(self.tx.execute(_ALL_NODES, {"of": run.id}))
         return [node for node in self._nodes.values() if node.run == run.id]
 
     def _take_nodes(self, rows: Iterable[Any]) -> None:
@@ -294,12 +314,12 @@ class Work:
         # Ids of ours have one length; others come from elsewhere and may be anything.
         wanted = sorted({id for id in ids if len(id) == 32 and id.isascii() and id not in self._jobs})
         for some in _slices(wanted):
-            self._take_jobs(self.tx.execute(select(*_JOB_COLUMNS).where(tables.jobs.c.id.in_(some))))
+            self._take_jobs(self.tx.execute(_JOBS, {"ids": some}))
 
     def jobs_of(self, run: RunRow, node: str) -> list[JobRow]:
         """Every task of a node, in order. Those changed here are as they are now."""
-        query = select(*_JOB_COLUMNS).where(tables.jobs.c.run == run.id, tables.jobs.c.node == node)
-        stored = [self._jobs.get(row.id) or _job(row) for row in self.tx.execute(query)]
+        rows = self.tx.execute(_JOBS_OF, {"of": run.id, "name": node})
+        stored = [self._jobs.get(row.id) or _job(row) for row in rows]
         fresh = [job for job in self._jobs.values() if job.new and job.run == run.id and job.node == node]
         return sorted([*stored, *fresh], key=lambda job: job.number)
 
@@ -384,10 +404,9 @@ class Work:
                 changed.append(values | {f"old_{key}": getattr(row, key) for key in identity})
             row.before = now
         if added:
-            self.tx.execute(insert(table), added)
+            self.tx.execute(_inserting(table), added)
         if changed:
-            which = [table.c[key] == bindparam(f"old_{key}") for key in identity]
-            self.tx.execute(update(table).where(*which).values({key: bindparam(key) for key in changes}), changed)
+            self.tx.execute(_updating(table, tuple(changes), tuple(identity)), changed)
 
 
 def _job(row: Any) -> JobRow:

@@ -316,7 +316,7 @@ def test_on_done_killed(tmp_path: Path) -> None:
 
     family = Family(load_on_done_rules(str(tmp_path / "rules.toml")))
     expected = {
-        child.id for parent in parents for child in family.children(parent, parent.id or "", Result.COMPLETE).found
+        child.id for parent in parents for child in family.children(parent, parent.id or "", Result.COMPLETE, 0.0).found
     }
     found = Counter(task.id for task in published(tmp_path, "transform"))
     assert set(found) == expected

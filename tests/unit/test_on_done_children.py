@@ -12,6 +12,9 @@ from task.task import Dialect, Task
 from taskmasters.on_done.children import Children, Family
 from taskmasters.on_done.rules import load_on_done_rules
 
+#: The moment everything is made.
+NOW = 1767225600.0
+
 
 def family(folder: Path, text: str) -> Family:
     """The rules of a file with this text."""
@@ -23,7 +26,7 @@ def family(folder: Path, text: str) -> Family:
 def ask(folder: Path, text: str, result: Result = Result.COMPLETE, parent: Task | None = None) -> Children:
     """What these rules make of a done task."""
     parent = parent or Task("a", "v", id="p")
-    return family(folder, text).children(parent, parent.id or "p", result)
+    return family(folder, text).children(parent, parent.id or "p", result, NOW)
 
 
 def tasks(children: Children) -> list[Task]:
@@ -218,22 +221,22 @@ def test_a_cycle_is_counted(tmp_path: Path) -> None:
     )
     task = Task("a", "v", id="p")
     for depth in ("1", "2", "3"):
-        (child,) = rules.children(task, task.id or "", Result.COMPLETE).found
+        (child,) = rules.children(task, task.id or "", Result.COMPLETE, NOW).found
         task = decode(child.body)
         assert task.meta["depth"] == depth
 
-    (problem,) = rules.children(task, task.id or "", Result.COMPLETE).problems
+    (problem,) = rules.children(task, task.id or "", Result.COMPLETE, NOW).problems
     assert "gone round 3 times" in problem
 
     broken = task.replace(meta={"depth": "many"})
-    assert "not a number" in rules.children(broken, "p", Result.COMPLETE).problems[0]
+    assert "not a number" in rules.children(broken, "p", Result.COMPLETE, NOW).problems[0]
 
 
 def test_types_without_end_take_no_memory(tmp_path: Path) -> None:
     """What was remembered of types is forgotten when there are too many."""
     rules = family(tmp_path, RULE)
     for number in range(25_000):
-        rules.children(Task(f"type-{number}", id="p"), "p", Result.COMPLETE)
+        rules.children(Task(f"type-{number}", id="p"), "p", Result.COMPLETE, NOW)
 
     assert len(rules._by_type) <= 10_000
-    assert rules.children(Task("a", id="p"), "p", Result.COMPLETE).matched == 1
+    assert rules.children(Task("a", id="p"), "p", Result.COMPLETE, NOW).matched == 1

@@ -1,0 +1,1 @@
+"""``taskbus simulate``: all taskmasters together on a virtual clock."""
