@@ -1,10 +1,10 @@
 """What Kafka's brokers tell of topics and of themselves: see :mod:`bus.facts`.
 
-``option.*``: session, handover and stall of the URL, in seconds. Of each topic ``topic.exists``, ``.replicas`` and
-``.in_sync`` (the fewest of any partition), ``.partitions``, ``.min_in_sync``, ``.cleanup`` (its policy), ``.retention``
-(seconds; -1 = for ever), ``.retention_bytes`` (-1 = unbounded), ``.unclean`` (whether a replica that lags behind may
-lead). Of the brokers ``broker.count``, ``broker.max_session`` and ``broker.offsets_retention`` (seconds).
-https://kafka.apache.org/documentation/#topicconfigs and #brokerconfigs
+``option.*``: session, handover and stall of the URL, in seconds, and create. Of each topic ``topic.exists``,
+``.replicas`` and ``.in_sync`` (the fewest of any partition), ``.partitions``, ``.min_in_sync``, ``.cleanup`` (its
+policy), ``.retention`` (seconds; -1 = for ever), ``.retention_bytes`` (-1 = unbounded), ``.unclean`` (whether a replica
+that lags behind may lead). Of the brokers ``broker.count``, ``broker.max_session`` and ``broker.offsets_retention``
+(seconds). https://kafka.apache.org/documentation/#topicconfigs and #brokerconfigs
 
 Kafka does not tell its time.
 """
@@ -27,11 +27,16 @@ from bus.kafka.store import Store
 
 __all__ = ["diagnose"]
 
+_OPTIONS = ("session", "handover", "stall", "create")
+
 
 async def diagnose(store: Store, options: KafkaOptions, look: Look) -> list[Fact]:
     """The facts of the topics that ``look`` names, and of their groups' retry topics. Raises BusError."""
     facts = [
-        *(Fact(f"option.{name}", getattr(options, name), "the URL") for name in ("session", "handover", "stall")),
+        *(
+            Fact(f"option.{name}", getattr(options, name), "the URL")
+            for name in ("session", "handover", "stall", "create")
+        ),
         unknown("clock.ahead", store.where, "Kafka does not tell its time"),
     ]
     names: dict[str, bool] = {}

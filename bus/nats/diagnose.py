@@ -1,8 +1,9 @@
 """What a NATS server tells of its streams and consumers, and on its monitoring port: see :mod:`bus.facts`.
 
 ``stream.exists``, ``.replicas``, ``.current`` (replicas that are up to date), ``.storage``, ``.discard``,
-``.retention``, ``.max_age``, ``.duplicate_window`` (seconds; 0 = none), ``.max_bytes``, ``.bytes`` (-1 = unbounded) and ``.oldest``
-(when its oldest message came, seconds since the epoch): https://docs.nats.io/nats-concepts/jetstream/streams
+``.retention``, ``.max_age``, ``.duplicate_window`` (seconds; 0 = none), ``.max_bytes``, ``.bytes`` (-1 = unbounded) and
+``.oldest`` (when its oldest message came, seconds since the epoch):
+https://docs.nats.io/nats-concepts/jetstream/streams
 
 ``lease``, ``consumer.max_ack_pending``, ``consumer.max_deliver`` (-1 = unbounded), ``consumer.redelivered``:
 https://docs.nats.io/nats-concepts/jetstream/consumers
@@ -19,7 +20,7 @@ import time
 from datetime import datetime
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import Request, urlopen
 
 from bus.errors import BusURLError
@@ -43,13 +44,16 @@ async def diagnose(store: Store, options: NatsOptions, look: Look) -> list[Fact]
         BusError: the server cannot be asked.
         BusURLError: ``look.monitor`` is no http:// or https:// address.
     """
+    split = None if look.monitor is None else urlsplit(look.monitor)
+    if split is not None and (split.scheme not in ("http", "https") or not split.hostname or split.username):
+        raise BusURLError("nats: the monitoring port is given as http://HOST:8222")
     facts = [Fact("option.replicas", options.replicas, "the URL")]
     for topic in dict.fromkeys(topic for topic, _ in look.topics):
         facts += await _stream(store, topic)
     for topic, group in look.topics:
         if group is not None:
             facts += await _consumer(store, options, topic, group)
-    facts += await asyncio.to_thread(_server, look.monitor, options.timeout)
+    facts += await asyncio.to_thread(_server, split, options.timeout)
     return facts
 
 
@@ -91,16 +95,13 @@ async def _consumer(store: Store, options: NatsOptions, topic: str, group: str) 
     ]
 
 
-def _server(monitor: str | None, timeout: float) -> list[Fact]:
+def _server(monitor: SplitResult | None, timeout: float) -> list[Fact]:
     if monitor is None:
         return [unknown("server.sync_interval", "the server", _NO_MONITOR)]
-    split = urlsplit(monitor)
-    if split.scheme not in ("http", "https") or not split.hostname or split.username:
-        raise BusURLError("nats: the monitoring port is given as http://HOST:8222")
-    place = f"{split.hostname}:{split.port or 80}"
+    place = f"{monitor.hostname}:{monitor.port or 80}"
     asked = time.time()
     try:
-        found = _get(f"{split.scheme}://{split.netloc}/varz", timeout)
+        found = _get(f"{monitor.scheme}://{monitor.netloc}/varz", timeout)
         config = found["jetstream"]["config"]
         synced = 0.0 if config.get("sync_always") else config["sync_interval"] / _NANO
         now = _moment(found["now"])

@@ -1,8 +1,7 @@
 """What nsqds tell over HTTP: see :mod:`bus.facts`. https://nsq.io/components/nsqd.html
 
-``lease``, ``option.max_lease``; of each nsqd ``nsqd.max_msg_timeout``, ``nsqd.max_req_timeout`` (seconds) and
-``nsqd.mem_queue_size`` (messages); ``channel.timeouts`` (leases that ran out), ``channel.clients`` and
-``channel.paused``.
+``lease``, ``option.max_lease``; of each nsqd ``nsqd.max_msg_timeout`` (seconds) and ``nsqd.mem_queue_size`` (messages);
+``channel.timeouts`` (leases that ran out), ``channel.clients`` and ``channel.paused``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["diagnose"]
 
 _NANO = 10**9
 #: nsqd's option, and what its value is divided by.
-_CONFIG = {"max_msg_timeout": _NANO, "max_req_timeout": _NANO, "mem_queue_size": 1}
+_CONFIG = {"max_msg_timeout": _NANO, "mem_queue_size": 1}
 #: The Date of HTTP is cut to whole seconds: on the average half of one is missing.
 _CUT = 0.5
 
