@@ -125,7 +125,7 @@ def test_a_backlog_that_grows_is_seen(url: str) -> None:
 def test_facts_of_a_file_are_had_without_opening_it(url: str) -> None:
     """The adapter tells lease, syncing and file system of what is there."""
 
-    async def run() -> dict[str, object]:
+    async def run() -> dict[str, str | float | bool | None]:
         async with connect(url) as bus:
             await publish(bus, "t", Task("t", "x"))
         other = connect(url)
