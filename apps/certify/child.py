@@ -4,7 +4,7 @@ Started as a file, so that it imports only ``task``: users may have packages cal
 JSON object in the file that its first argument names:
 
 ``record``  a file to which every line of the worker's code that a task comes to is written: task, place and how often
-``kills``   a list of ``[task, place, count]``: where to end this process with SIGKILL, just before that line
+``kills``   a list of ``[task, place, hit]``: where to end this process with SIGKILL, just before that line
 ``killed``  a file to which that is written before
 ``jitter``  a number: sleep for short random times before lines, so that tasks side by side meet in many ways
 """
@@ -43,7 +43,7 @@ class Watch:
         self._hits: Counter[tuple[str, str]] = Counter()
         self._paused: Counter[str] = Counter()
         self._kills = {tuple(kill) for kill in orders.get("kills", ())}
-        self._killed = orders.get("killed")
+        self._killed = Path(orders.get("killed", os.devnull))
         self._random = random.Random(orders["jitter"]) if orders.get("jitter") is not None else None
         self._record: int | None = None
         if orders.get("record"):
@@ -75,7 +75,7 @@ class Watch:
         if count <= _HITS and self._record is not None:
             os.write(self._record, (json.dumps([task, place, count]) + "\n").encode())
         if (task, place, count) in self._kills:
-            Path(self._killed).write_text(json.dumps([task, place, count]))
+            self._killed.write_text(json.dumps([task, place, count]))
             os.kill(os.getpid(), signal.SIGKILL)
         if self._random is not None and self._paused[task] < _PAUSES:
             self._paused[task] += 1

@@ -10,6 +10,7 @@ from apps.certify.effects import Effect, Kind, Noise, compare_outcomes, compare_
 from apps.certify.errors import OutOfRunsError
 from apps.certify.narrow import narrow
 from apps.certify.run import Kill, Plan, Run, Runner
+from task.errors import SettingsError
 
 __all__ = ["SCENARIOS", "Defect", "Examination", "Scenario"]
 
@@ -92,15 +93,20 @@ class Examination:
             self._noise_runs = first, second
         return self._noise
 
-    def _differences(self, before: Run, after: Run, *, killed: bool = False) -> tuple[list[Effect], dict[int, str]]:
+    def _differences(
+        self, before: Run, after: Run, *, killed: bool = False, order: bool = False
+    ) -> tuple[list[Effect], dict[int, str]]:
+        """``order``: that lines are in another order counts. Tasks side by side, or killed, end in another one anyway,
+        and that is told by the scenario of orders."""
         noise = self._steady()
         outcomes: dict[int, str] = {}
         for phase in after.outcomes:
             outcomes |= compare_outcomes(before.outcomes[0], phase, noise)
-        return compare_states(before.state, after.state, noise, killed=killed), outcomes
+        effects = compare_states(before.state, after.state, noise, killed=killed)
+        return [effect for effect in effects if order or effect.kind is not Kind.ORDER], outcomes
 
-    def _differs(self, before: Run, after: Run, *, killed: bool = False) -> bool:
-        return any(self._differences(before, after, killed=killed))
+    def _differs(self, before: Run, after: Run, *, killed: bool = False, order: bool = False) -> bool:
+        return any(self._differences(before, after, killed=killed, order=order))
 
     def _labels(self, tasks: Sequence[int]) -> tuple[str, ...]:
         return tuple(self._runner.tasks[position].value or str(self._runner.tasks[position].id) for position in tasks)
@@ -116,9 +122,9 @@ class Examination:
         kind: Kind | None = None,
         killed: bool = False,
     ) -> None:
-        effects, outcomes = self._differences(before, after, killed=killed)
+        effects, outcomes = self._differences(before, after, killed=killed, order=kind is Kind.ORDER)
         for effect in effects:
-            detail = effect.detail if kind is None else f"{effect.kind}: {effect.detail}"
+            detail = effect.detail if kind in (None, effect.kind) else f"{effect.kind}: {effect.detail}"
             scenario.defects.append(
                 Defect(scenario.name, kind or effect.kind, self._labels(tasks), effect.where, detail, seen)
             )
@@ -146,12 +152,16 @@ class Examination:
             (label,) = self._labels([position])
             was, now = first.outcomes[0][position], second.outcomes[0][position]
             scenario.notes.append(f"{label} ends otherwise from run to run ({was}; {now}): its result is not compared")
+        if any(
+            outcome.result == "dead" and outcome.msg.startswith("wrong-type") for outcome in first.outcomes[0].values()
+        ):
+            raise SettingsError("the worker does tasks of another type than those of the file")
         bad = [position for position, outcome in first.outcomes[0].items() if outcome.result in ("error", "dead")]
         if bad:
             text = "; ".join(f"{self._labels([each])[0]}: {first.outcomes[0][each]}" for each in bad[:3])
             scenario.notes.append(
-                f"{len(bad)} of {len(self._all)} tasks fail when done once ({text}): what they do when they succeed was "
-                "not seen"
+                f"{len(bad)} of {len(self._all)} tasks fail when done once ({text}): "
+                "what they do when they succeed was not seen"
             )
 
     def _twice(self, scenario: Scenario) -> None:
@@ -175,13 +185,13 @@ class Examination:
                 orders.append(order)
         for order in orders:
             other = self._runner.run(Plan((order,)))
-            if not self._differs(self._base(), other):
+            if not self._differs(self._base(), other, order=True):
                 continue
 
             def turned(part: Sequence[int], order: Sequence[int] = order) -> Run:
                 return self._runner.run(Plan((tuple(each for each in order if each in part),)))
 
-            found = narrow(self._all, lambda part: self._differs(self._base(part), turned(part)), least=2)
+            found = narrow(self._all, lambda part: self._differs(self._base(part), turned(part), order=True), least=2)
             names = self._labels(found)
             turned_names = self._labels([each for each in order if each in found])
             seen = f"{' before '.join(names)}, against {' before '.join(turned_names)}"
@@ -197,16 +207,14 @@ class Examination:
         def beside(tasks: Sequence[int], jitter: int) -> Run:
             return self._runner.run(Plan((tuple(tasks),), parallel=min(parallel, len(tasks)), jitter=jitter))
 
-        for jitter in range(self._seed, self._seed + 2):
+        tries = range(self._seed, self._seed + 3)
+        for jitter in tries[:2]:
             run = beside(self._all, jitter)
             if not self._differs(self._base(), run):
                 continue
-            tries = range(self._seed, self._seed + 3)
             # By chance tasks may miss each other, so that each part is tried several times.
             found = narrow(
-                self._all,
-                lambda part: any(self._differs(self._base(part), beside(part, each)) for each in tries),
-                least=2,
+                self._all, lambda part: any(self._differs(self._base(part), beside(part, each)) for each in tries), 2
             )
             seen = f"{parallel} at the same time in one process"
             if len(found) < len(self._all):
@@ -223,7 +231,7 @@ class Examination:
         rounds += [((kill.task,), [kill]) for kill in self._by_time(self._base())]
         if not rounds:
             scenario.notes.append(
-                f"no task could be killed midway: none takes {_LONG:g} s, and its code is not Python that can be watched"
+                f"no task could be killed midway: none takes {_LONG:g} s, and the code is not Python to be watched"
             )
             return
         happened = 0
@@ -237,7 +245,7 @@ class Examination:
 
     def _blame(self, scenario: Scenario, tasks: Sequence[int], kills: Sequence[Kill], run: Run) -> None:
         """Find out which of the kills did it, each alone."""
-        told = {(defect.kind, defect.where) for defect in scenario.defects}
+        told = {defect.kind for defect in scenario.defects}
         for kill in kills:
             alone = (kill.task,)
             single = self._runner.run(Plan((alone,), kills=(kill,)))
@@ -245,22 +253,21 @@ class Examination:
             when = f"before {kill.place}" if kill.after is None else f"{kill.after:.2f} s after its start"
             seen = f"killed {when}, and delivered again"
             self._tell(found, alone, self._base(alone), single, seen=seen, killed=True)
-            # Of each kind of side effect one place is enough.
-            scenario.defects += [each for each in found.defects if (each.kind, each.where) not in told]
-            told |= {(each.kind, each.where) for each in found.defects}
+            # Of each kind of side effect one is enough.
+            scenario.defects += [each for each in found.defects if each.kind not in told]
+            told |= {each.kind for each in found.defects}
         if not told:
             found = Scenario(scenario.name)
             seen = f"killed {run.killed} times, and delivered again"
             self._tell(found, tasks, self._base(tasks), run, seen=seen, killed=True)
-            # A task that was killed comes after the others: that alone is told by the scenario of orders.
-            scenario.defects += [each for each in found.defects if each.kind is not Kind.ORDER]
+            scenario.defects += found.defects
 
     def _by_line(self, base: Run) -> Iterator[list[Kill]]:
         """Rounds in which every task is killed once at most, which together come to every line, or to some of them."""
         places: dict[str, list[Kill]] = {}
         for kill in base.places:
             # A place is the same for every task; which one is killed there is left to chance.
-            places.setdefault(f"{kill.place} {kill.count}", []).append(kill)
+            places.setdefault(f"{kill.place} {kill.hit}", []).append(kill)
         chosen = [self._random.choice(each) for each in places.values()]
         if len(chosen) > self._kills:
             chosen = self._random.sample(chosen, self._kills)

@@ -51,11 +51,11 @@ class Outcome(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """Where a process ends: before a line of the worker comes for the ``count``-th time, or ``after`` seconds."""
+    """Where a process ends: before a line of the worker comes for the ``hit``-th time, or ``after`` seconds."""
 
     task: int
     place: str
-    count: int = 1
+    hit: int = 1
     after: float | None = None
 
 
@@ -72,7 +72,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What came of it. ``outcomes`` by position, of every phase; ``places`` are lines of the worker that tasks came to."""
+    """What came of it. ``outcomes`` by position, of every phase; ``places`` are lines that tasks came to."""
 
     outcomes: tuple[Mapping[int, Outcome], ...]
     state: State
@@ -237,7 +237,7 @@ class _Execution:
         return True
 
     def _named(self, kill: Kill) -> list[Any]:
-        return [self._runner.tasks[kill.task].id, kill.place, kill.count]
+        return [self._runner.tasks[kill.task].id, kill.place, kill.hit]
 
     def _options(self, phase: int) -> list[str]:
         """Behind what the user gave, so that they win: no bus but ours, and no page that would be served twice."""
@@ -297,7 +297,7 @@ class _Execution:
             return ()
         positions = {task.id: position for position, task in enumerate(self._runner.tasks)}
         found = (json.loads(line) for line in path.read_text().splitlines())
-        return tuple(Kill(positions[id], place, count) for id, place, count in found if id in positions)
+        return tuple(Kill(positions[id], place, hit) for id, place, hit in found if id in positions)
 
 
 async def _ends(bus: Bus, phase: int) -> list[tuple[str, Outcome, float]]:

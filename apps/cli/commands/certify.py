@@ -30,9 +30,7 @@ _MOST = 1000
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- WORKER-OPTIONS]")
 @click.option("--state-dir", metavar="DIR", help="Compare the files below DIR, which must be empty without --reset.")
 @click.option("--state-command", metavar="CMD", help="Compare what CMD prints.")
-@click.option(
-    "--state-sql", nargs=2, metavar="URL QUERY", help="Compare the rows of QUERY: sqlite:FILE, or SQLAlchemy."
-)
+@click.option("--state-sql", nargs=2, metavar="URL QUERY", help="Compare rows: sqlite:FILE, or a URL of SQLAlchemy.")
 @click.option("--reset", metavar="CMD", help="Makes the state fresh; run before every run and at the end.")
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out these files of --state-dir; repeatable.")
 @click.option("--only", multiple=True, type=click.Choice(SCENARIOS), help="Only this scenario; repeatable.")
@@ -135,6 +133,6 @@ def _tasks(path: str) -> list[Task]:
     taken: set[str] = set()
     for position, task in enumerate(found):
         if task.id is None or task.id in taken:
-            found[position] = task = task.replace(id=f"certify-{position + 1}")
-        taken.add(str(task.id))
+            found[position] = task.replace(id=f"certify-{position + 1}")
+        taken.add(str(found[position].id))
     return found
