@@ -31,8 +31,13 @@ __all__ = ["Kill", "Outcome", "Plan", "Run", "Runner"]
 
 _TOPIC, _DONE, _DEAD = "certify", "certify.done", "certify.dead"
 #: Leases tried, in seconds: a worker that holds the interpreter, or a busy machine, loses a short one.
-_LEASES = (2.0, 10.0, 60.0)
+_LEASES = (1.0, 10.0, 60.0)
 _TICK = 0.005
+#: Options of a worker that are ours to set, so that nothing is received from or sent to a bus of the user's.
+_OURS = (
+    *("--bus", "--in", "--out", "--topic", "--group", "--done-topic", "--dead-topic", "--delay-topic"),
+    *("--processes", "--max-in-progress", "--lifetime", "--status-port", "--log-level", "--log-format"),
+)
 #: What differs from run to run by nature: times, lengths of time, long hexadecimal numbers such as ids.
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?")
 _LENGTH = re.compile(r"\b\d+(\.\d+)?(e-?\d+)? ?(ns|us|µs|ms|s|sec|seconds|m|min|minutes)\b")
@@ -83,7 +88,11 @@ class Run:
 
 
 class Runner:
-    """Makes runs of one worker. Same plans are run once, except those in parallel."""
+    """Makes runs of one worker. Same plans are run once, except those in parallel.
+
+    Raises:
+        SettingsError: ``flags`` has an option that is not the user's to set here.
+    """
 
     def __init__(
         self,
@@ -96,6 +105,11 @@ class Runner:
         runs: int = 200,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        for flag in flags[: flags.index("--") if "--" in flags else None]:
+            if flag.partition("=")[0] in (*_OURS, "--drain", "--no-drain"):
+                raise SettingsError(
+                    f"{flag.partition('=')[0]}: is set by certify, which uses a bus of its own; leave it out"
+                )
         self.tasks = tasks
         self.made = 0
         self._target = target
@@ -149,11 +163,11 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="taskbus-certify-") as folder:
             return _Execution(self, Path(folder), plan, lease).run()
 
-    def command(self, orders: Path) -> list[str]:
-        """The command of a worker process, without its bus."""
+    def command(self, orders: Path, options: Sequence[str]) -> list[str]:
+        """The command of a worker process. Our options come first: what follows may be the program of a task."""
         if not self.watched:
-            return [sys.executable, "-P", "-m", "apps.cli.main", "worker", self._target, *self._flags]
-        return [sys.executable, "-P", child.__file__, str(orders), self._target, *self._flags]
+            return [sys.executable, "-P", "-m", "apps.cli.main", "worker", self._target, *options, *self._flags]
+        return [sys.executable, "-P", child.__file__, str(orders), self._target, *options, *self._flags]
 
 
 class _Execution:
@@ -201,7 +215,7 @@ class _Execution:
         path.write_text(json.dumps(orders))
         with open(self._log, "ab") as log:
             process = subprocess.Popen(
-                [*self._runner.command(path), *self._options(phase)],
+                self._runner.command(path, self._options(phase)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -240,14 +254,20 @@ class _Execution:
         return [self._runner.tasks[kill.task].id, kill.place, kill.hit]
 
     def _options(self, phase: int) -> list[str]:
-        """Behind what the user gave, so that they win: no bus but ours, and no page that would be served twice."""
-        return [
-            *("--bus", self._url, "--in", "", "--out", "", "--topic", _TOPIC, "--group", _TOPIC, "--drain"),
-            *("--done-topic", f"{_DONE}.{phase}", "--dead-topic", f"{_DEAD}.{phase}"),
-            *("--delay-topic", "", "--status-port", ""),
-            *("--processes", "1", "--lifetime", "", "--max-in-progress", str(self._plan.parallel)),
-            *("--log-level", "warning", "--log-format", "json", "--no-progress"),
-        ]
+        """What wins over environment and configuration: no bus but ours, and no page that would be served twice."""
+        values = {
+            **dict.fromkeys(_OURS, ""),
+            "--bus": self._url,
+            "--topic": _TOPIC,
+            "--group": _TOPIC,
+            "--done-topic": f"{_DONE}.{phase}",
+            "--dead-topic": f"{_DEAD}.{phase}",
+            "--processes": "1",
+            "--max-in-progress": str(self._plan.parallel),
+            "--log-level": "warning",
+            "--log-format": "json",
+        }
+        return ["--drain", "--no-progress", *(part for pair in values.items() for part in pair)]
 
     async def _kill_later(self, process: subprocess.Popen[bytes], after: float) -> None:
         """Kill the process and what it started, so long after a task was begun."""
