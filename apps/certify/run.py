@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from apps.certify import child
 from apps.certify.errors import CertifyError, OutOfRunsError
+from apps.certify.processes import kill_all
 from apps.certify.state import Probe, State
 from bus import Bus, connect
 from task.codec import decode, encode
@@ -233,8 +234,7 @@ class _Execution:
             ) from None
         finally:
             # What the worker started goes with it, as in a container.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process.pid)
             process.wait()
         if code == -signal.SIGKILL and self._kills:
             done = json.loads(killed.read_text()) if later is None else None
@@ -275,8 +275,7 @@ class _Execution:
             while process.poll() is None and time.monotonic() < self._deadline:
                 if (await bus.depth(_TOPIC, _TOPIC)).in_flight:
                     await asyncio.sleep(after)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+                    kill_all(process.pid)
                     return
                 await asyncio.sleep(_TICK)
 
