@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from bus.capabilities import Capabilities
+from bus.facts import Fact, Look
 from bus.url import BusURL
 
 __all__ = ["Bus", "Consumer", "Delivery", "Depth", "Health", "Message", "Peeked", "Producer"]
@@ -254,6 +255,13 @@ class Bus(_Closing, ABC):
     async def health(self) -> Health:
         """Whether the bus can be used right now. Never raises."""
         return Health(True)
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        """What its servers or files tell of themselves: see :mod:`bus.facts`. An adapter that asks none has no facts.
+
+        Alters nothing. Where opening failed it may be called all the same. Raises BusError if nothing can be asked.
+        """
+        return []
 
     @abstractmethod
     async def close(self) -> None:

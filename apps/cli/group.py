@@ -20,6 +20,8 @@ _COMMANDS = {
     "depth": Entry("apps.cli.commands.depth:command", "Tell how much is pending in a topic."),
     "pipe": Entry("apps.cli.commands.pipe:command", "Move or copy tasks to another topic or bus."),
     "redrive": Entry("apps.cli.commands.redrive:command", "Send dead letters back to where they came from."),
+    "doctor": Entry("apps.cli.commands.doctor:command", "Say what of a setup will hurt, and what to change."),
+    "certify": Entry("apps.cli.commands.certify:command", "Show whether a worker bears tasks twice, and in any order."),
     "buses": Entry("apps.cli.commands.buses:command", "List the kinds of bus and what each can do."),
     "new": Entry("apps.cli.commands.new:command", "Write a starter folder to begin from."),
     "version": Entry("apps.cli.commands.version:command", "Print the version."),

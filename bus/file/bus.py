@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusURLError, ClosedError
+from bus.facts import Fact, Look
 from bus.file.appending import Appending
 from bus.file.consumer import FileConsumer
 from bus.file.group import Broadcast, StoredGroup
@@ -149,6 +150,11 @@ class FileBus(Bus):
     async def groups(self, topic: str) -> list[str]:
         self._check_open()
         return await self.in_thread(self.layout.groups, check_topic(topic))
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        from bus.file.diagnose import diagnose
+
+        return await diagnose(self.layout.root, lease=self._options.lease, sync=self._options.sync)
 
     async def health(self) -> Health:
         if self._closing is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusError, BusURLError, ClosedError
+from bus.facts import Fact, Look
 from bus.kafka.consumer import KafkaConsumer
 from bus.kafka.looking import peek
 from bus.kafka.names import check_user_topic
@@ -155,6 +156,11 @@ class KafkaBus(Bus):
 
     async def groups(self, topic: str) -> list[str]:
         return await self._store.groups(check_user_topic(topic))
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        from bus.kafka.diagnose import diagnose
+
+        return await diagnose(self._store, self._options, look)
 
     async def health(self) -> Health:
         try:

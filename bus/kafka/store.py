@@ -96,7 +96,7 @@ class Store:
         await self.run(self._look, f"kafka at {self.where} cannot be used")
 
     def _look(self) -> None:
-        admin = self._client()
+        admin = self.client()
         waited = 0.0
         while True:
             try:
@@ -114,7 +114,8 @@ class Store:
                     text = reason.str() if reason else str(error)
                     raise UnreachableError(f"kafka at {self.where} does not answer: {text}") from error
 
-    def _client(self) -> AdminClient:
+    def client(self) -> AdminClient:
+        """For further questions, on a thread of :meth:`run`. Raises ClosedError."""
         if self._admin is None or self._closed:
             raise ClosedError("the kafka bus is closed")
         return self._admin
@@ -158,7 +159,7 @@ class Store:
                 self._known.update(missing)
 
     def _make(self, names: list[str]) -> None:
-        client = self._client()
+        client = self.client()
         there = client.list_topics(timeout=self._options.timeout).topics
         missing = [name for name in names if name not in there]
         if not missing:
@@ -198,7 +199,7 @@ class Store:
         """Another text for every topic ever made: its id."""
 
         def ask() -> str:
-            future = self._client().describe_topics(TopicCollection([topic]), request_timeout=self._options.timeout)[
+            future = self.client().describe_topics(TopicCollection([topic]), request_timeout=self._options.timeout)[
                 topic
             ]
             return str(self._result(future).topic_id)
@@ -215,7 +216,7 @@ class Store:
 
     async def _names(self) -> list[str]:
         timeout = self._options.timeout
-        return await self.run(lambda: list(self._client().list_topics(timeout=timeout).topics), "listing topics")
+        return await self.run(lambda: list(self.client().list_topics(timeout=timeout).topics), "listing topics")
 
     async def extents(self, topic: str, group: str | None) -> list[Extent]:
         """What ``group`` has before it, in the topic and its retry topic; without one what is stored of the topic."""
@@ -236,7 +237,7 @@ class Store:
         return [TopicPartition(extent.topic, extent.partition, extent.end) for extent in found]
 
     def _extents(self, topic: str, group: str | None) -> list[Extent]:
-        client = self._client()
+        client = self.client()
         timeout = self._options.timeout
         there = client.list_topics(timeout=timeout).topics
         wanted = [topic] if group is None else [topic, retry_topic(topic, group)]
@@ -267,7 +268,7 @@ class Store:
         then reads through a null pointer (``rd_kafka_handle_OffsetFetch`` of a client without a group).
         """
         with self._asking:
-            self._client()
+            self.client()
             asker = self._askers.pop(group, None)
             if asker is None:
                 asker = Consumer(self._given | {"group.id": group, "enable.auto.commit": False})

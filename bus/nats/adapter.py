@@ -8,6 +8,7 @@ import dataclasses
 from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusError, BusURLError, ClosedError
+from bus.facts import Fact, Look
 from bus.names import check_group, check_topic
 from bus.nats.connection import Connection
 from bus.nats.consumer import NatsConsumer
@@ -109,6 +110,11 @@ class NatsBus(Bus):
 
     async def groups(self, topic: str) -> list[str]:
         return await self._store.groups(check_topic(topic))
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        from bus.nats.diagnose import diagnose
+
+        return await diagnose(self._store, self._options, look)
 
     async def health(self) -> Health:
         if not self._connection.connected:

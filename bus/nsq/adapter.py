@@ -9,6 +9,7 @@ import uuid
 from bus.capabilities import Capabilities, Durability
 from bus.contract import Bus, Consumer, Depth, Health, Producer
 from bus.errors import BadNameError, BusError, BusURLError, ClosedError
+from bus.facts import Fact, Look
 from bus.names import check_group, check_topic
 from bus.nsq.consumer import NsqConsumer
 from bus.nsq.keeping import KEPT
@@ -117,6 +118,11 @@ class NsqBus(Bus):
         check_topic(topic)
         names = {channel["channel_name"] for found in await self._nodes.stats(topic) for channel in found["channels"]}
         return sorted(name for name in names if not name.endswith(EPHEMERAL) and name != KEPT)
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        from bus.nsq.diagnose import diagnose
+
+        return await diagnose(self._nodes, self._options, look)
 
     async def health(self) -> Health:
         if self._closed:

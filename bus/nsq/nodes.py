@@ -121,6 +121,11 @@ class Nodes:
             self._http[node] + path, self._options.timeout, query, method="POST", tls=self._tls, hint=self._hint
         )
 
+    async def config(self, node: Address, name: str) -> Any:
+        """The value of one of its options at one nsqd; None if it has none of that name. Raises UnreachableError."""
+        url = f"{self._http[node]}/config/{name}"
+        return (await ask(url, self._options.timeout, {}, tls=self._tls, hint=self._hint)).found
+
     async def look(self, node: Address, topic: str | None = None) -> tuple[list[dict[str, Any]], int]:
         """The topics as one nsqd sees them, and its clock in whole seconds. Raises UnreachableError."""
         query = {"format": "json", "include_clients": "false"} | ({} if topic is None else {"topic": topic})

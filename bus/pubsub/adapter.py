@@ -8,6 +8,7 @@ import dataclasses
 from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusError, ClosedError, UnsupportedError
+from bus.facts import Fact, Look
 from bus.names import check_group, check_topic
 from bus.pubsub.connection import Connection
 from bus.pubsub.consumer import LONGEST_DELAY, PubsubConsumer
@@ -115,6 +116,11 @@ class PubsubBus(Bus):
 
     async def groups(self, topic: str) -> list[str]:
         return await self._store.groups(check_topic(topic))
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        from bus.pubsub.diagnose import diagnose
+
+        return await diagnose(self._store, self._options, look)
 
     async def health(self) -> Health:
         if self._closed:

@@ -125,6 +125,13 @@ class Store:
         self._check(found, topic)
         return Joined(name, float(found.ack_deadline_seconds), labels.get("epoch"))
 
+    async def look(self, topic: str, group: str) -> tuple[str, Any]:
+        """The name of a group's subscription, and the subscription if it is there. Makes none."""
+        note = await self._note(topic)
+        is_first = note is not None and decode_labels(dict(note.labels)) == group
+        name = self._names.first(topic) if is_first else self._names.group(topic, group)
+        return name, await self._subscription(name, topic)
+
     async def _make_note(self, topic: str, group: str) -> Any:
         """Say that ``group`` is first, unless another one does: then what that says."""
         labels = encode_labels(group) | {"epoch": uuid.uuid4().hex}

@@ -9,6 +9,7 @@ import os
 from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusError, BusURLError, ClosedError
+from bus.facts import Fact, Look
 from bus.names import check_group, check_topic
 from bus.registry import Clock
 from bus.sql import looking
@@ -130,6 +131,11 @@ class SqliteBus(Bus):
     async def groups(self, topic: str) -> list[str]:
         check_topic(topic)
         return await self._engine.read(lambda step: looking.groups(step.tx, topic))
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        from bus.sql.diagnose import diagnose
+
+        return await diagnose(self._path, self._options)
 
     async def health(self) -> Health:
         if self._database.waits_for_lock:

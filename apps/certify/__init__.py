@@ -1,0 +1,1 @@
+"""``taskbus certify``: whether a worker bears its tasks twice, in any order, side by side and killed midway."""

@@ -1,0 +1,1 @@
+"""``taskbus doctor``: what of a setup will hurt, and what to change."""
