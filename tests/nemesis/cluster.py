@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -16,6 +16,7 @@ import bus
 from bus import BusError, Message
 from tests.nemesis.brokers import LEASE, Served
 from tests.nemesis.fleet import Fleet
+from tests.nemesis.footprint import Footprint, footprint
 from tests.nemesis.ledger import Event, Ledger, Pen
 from tests.taskbus_command import environment
 
@@ -69,11 +70,12 @@ class Cluster:
         with self._publishing:
             asyncio.run(self._publish(ids, [Message(topic, body) for _, body in messages]))
 
-    def restart(self, how: Callable[[], None]) -> None:
-        """End the broker with ``how`` (its ``stop`` or ``kill``) and start it again."""
-        assert self.broker is not None
-        how()
-        self.broker.start()
+    def footprints(self) -> list[Footprint]:
+        """Of the processes of ours that are never harmed: the worker that is spared, and the observer."""
+        pids = [("worker", pid) for pid in self.fleet.pids[:1]]
+        if self.observer is not None:
+            pids.append(("observer", self.observer.pid))
+        return [found for name, pid in pids if (found := footprint(name, pid)) is not None]
 
     def __enter__(self) -> Self:
         return self

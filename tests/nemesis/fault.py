@@ -34,13 +34,15 @@ __all__ = ["FAULTS", "Fault", "Need", "register"]
 
 
 class Need(Flag):
-    """What a fault works on, besides workers, which there always are."""
+    """What a fault needs for itself: two that need the same do not come together."""
 
     NOTHING = 0
     #: A broker: a process of its own that can be killed.
     BROKER = auto()
     #: A connection that goes through the proxy.
     PROXY = auto()
+    #: The number of workers.
+    SIZE = auto()
 
 
 class Fault(ABC):
@@ -48,14 +50,14 @@ class Fault(ABC):
 
     #: In the table and for ``--faults``: lower case, words.
     name: ClassVar[str]
-    #: What it works on.
+    #: What it needs for itself.
     needs: ClassVar[Need] = Need.NOTHING
     #: The least tier that bears it without loss. Where the bus has a lower one, what is lost is counted and stated.
     tier: ClassVar[Durability] = Durability.D0
     #: How many tasks each strike counted by :meth:`Cluster.count` may have done again; ``None`` = no bound is asserted.
     #: Publishes whose outcome was unknown and which were repeated are allowed for besides.
     again: ClassVar[int | None] = None
-    #: Whether the nemesis may take it for a period of a mixed plan.
+    #: Whether the nemesis may take it for a plan of several faults.
     mixes: ClassVar[bool] = True
 
     def refuses(self, cluster: Cluster) -> str:

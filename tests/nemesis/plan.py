@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from random import Random
 
+from tests.nemesis.fault import Fault
+
 __all__ = ["Period", "plan"]
 
-#: The share of periods in which nothing happens.
-_QUIET = 0.25
-#: How many faults may come together.
-_TOGETHER = 2
+#: One of so many periods is quiet.
+_ROUND = 4
+#: The share of periods with two faults, where these go together.
+_TOGETHER = 0.5
 
 
 class Period:
@@ -62,15 +64,27 @@ class Period:
         return self.over
 
 
-def plan(seed: int, faults: Sequence[str], total: float, *, mean: float = 5.0) -> list[Period]:
-    """Periods of ``mean`` seconds on average, ``total`` in all: a quarter of them quiet, the others with one or two of
-    ``faults``."""
+def plan(seed: int, faults: Sequence[Fault], total: float, *, mean: float = 5.0) -> list[Period]:
+    """Periods of ``mean`` seconds on average, ``total`` in all.
+
+    One of every four is quiet; in the others one or two of ``faults`` happen, which do not need the same.
+    """
     dice = Random(seed)
+    count = max(1, round(total / mean))
+    lengths = [dice.uniform(0.5, 1.5) for _ in range(count)]
     periods: list[Period] = []
-    while total > 0.0:
-        seconds = min(total, dice.uniform(0.5, 1.5) * mean)
-        quiet = not faults or dice.random() < _QUIET
-        chosen = [] if quiet else dice.sample(list(faults), min(len(faults), dice.randint(1, _TOGETHER)))
-        periods.append(Period(chosen, seconds, dice.getrandbits(32)))
-        total -= seconds
+    for number, length in enumerate(lengths):
+        if number % _ROUND == 0:
+            quiet = number + dice.randrange(_ROUND)
+        # A plan that ends within a round may have no quiet period in it, but a fault it has.
+        chosen = _choose(dice, faults) if number != quiet or count == 1 else []
+        periods.append(Period([fault.name for fault in chosen], length * total / sum(lengths), dice.getrandbits(32)))
     return periods
+
+
+def _choose(dice: Random, faults: Sequence[Fault]) -> list[Fault]:
+    if not faults:
+        return []
+    first, second = dice.choice(faults), dice.choice(faults)
+    together = first.name != second.name and not first.needs & second.needs and dice.random() < _TOGETHER
+    return [first, second] if together else [first]

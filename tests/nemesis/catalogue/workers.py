@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from tests.nemesis.cluster import Cluster
-from tests.nemesis.fault import Fault, register
+from tests.nemesis.fault import Fault, Need, register
 from tests.nemesis.plan import Period
 
 __all__ = ["Rebalance", "SlowConsumer", "TermStorm", "WorkerFreeze", "WorkerKill"]
@@ -71,6 +71,7 @@ class Rebalance(Fault):
     """Workers come and go, twice as many as before and one alone by turns."""
 
     name = "rebalance storm"
+    needs = Need.SIZE
 
     def strike(self, cluster: Cluster, period: Period) -> None:
         """See :class:`Fault`."""
@@ -86,6 +87,7 @@ class SlowConsumer(Fault):
     """All workers but one are gone while tasks keep coming."""
 
     name = "slow consumer"
+    needs = Need.SIZE
 
     def strike(self, cluster: Cluster, period: Period) -> None:
         """See :class:`Fault`."""

@@ -17,6 +17,8 @@ from tests.nemesis.ledger import Event, Pen
 
 __all__ = ["identity", "main"]
 
+#: How many of the last messages are known again.
+_REMEMBERED = 20_000
 _POISON = re.compile(rb"poison-[0-9a-f]+")
 
 
@@ -30,15 +32,17 @@ def identity(body: bytes) -> str:
 
 async def note(b: Bus, topic: str, pen: Pen) -> None:
     """Note what comes on one topic. What the bus delivers to us again is noted once."""
-    seen: set[tuple[str, str]] = set()
+    seen: dict[tuple[str, str], None] = {}
     async with await b.consumer(topic, "oracle") as consumer:
         while deliveries := await consumer.receive(100):
             fresh: list[str] = []
             for delivery in deliveries:
                 id = identity(delivery.body)
                 if (delivery.id, id) not in seen:
-                    seen.add((delivery.id, id))
+                    seen[delivery.id, id] = None
                     fresh.append(id)
+                if len(seen) > _REMEMBERED:
+                    del seen[next(iter(seen))]
             if fresh:
                 pen.write(fresh)
             await _ack(consumer, deliveries)

@@ -1,0 +1,121 @@
+"""``python -m tests.nemesis``: run trials and print their table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import tests.nemesis.catalogue  # noqa: F401 - registers the faults
+from tests.nemesis.brokers import BUSES
+from tests.nemesis.fault import FAULTS
+from tests.nemesis.table import row, table, write
+from tests.nemesis.trial import Refused, Trial, run_trial
+
+__all__ = ["main"]
+
+_HOUR = 3600.0
+#: Seconds of a period of a soak, on average.
+_SOAK_MEAN = 30.0
+#: Tasks a second in a soak.
+_SOAK_RATE = 20
+_QUIET = "none"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 1 if anything that was promised was not kept, or a bus could not be had."""
+    options = _parse(argv)
+    os.environ["TASKBUS_SERVERS"] = "1"
+    print(f"seed {options.seed} (repeat with SEED={options.seed})", flush=True)
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="nemesis-"))
+    print(f"ledgers and logs are in {folder}", flush=True)
+    if options.hours:
+        jobs = [(name, tuple(_mixed(options.faults))) for name in options.buses]
+    else:
+        jobs = [(name, (fault,) if fault != _QUIET else ()) for fault in options.faults for name in options.buses]
+    saying = threading.Lock()
+    failed = False
+
+    def run(job: tuple[str, tuple[str, ...]]) -> Trial | str | None:
+        name, faults = job
+        own = folder / f"{name}-{'-'.join(faults or (_QUIET,)).replace(' ', '_')[:60]}"
+        own.mkdir()
+        seconds = options.hours * _HOUR or options.seconds
+        try:
+            return run_trial(
+                name,
+                faults,
+                own,
+                tasks=round(options.hours * _HOUR * _SOAK_RATE) or options.tasks,
+                seed=options.seed,
+                seconds=seconds,
+                mean=_SOAK_MEAN if options.hours else seconds / 4,
+                leaks=bool(options.hours),
+                say=lambda text: print(text, file=sys.stderr, flush=True) if options.verbose else None,
+            )
+        except Refused:
+            return None
+        except (pytest.skip.Exception, pytest.fail.Exception, RuntimeError) as trouble:
+            return f"{name}: {' + '.join(faults) or 'no faults'}: not run: {trouble}"
+
+    trials: list[Trial] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in pool.map(run, jobs):
+            with saying:
+                if isinstance(result, Trial):
+                    trials.append(result)
+                    print(row(result), flush=True)
+                    for sentence in result.broken:
+                        print(f"    BROKEN {sentence}", flush=True)
+                    failed = failed or bool(result.broken)
+                elif result is not None:
+                    print(result, flush=True)
+                    failed = True
+    print()
+    print(table(trials))
+    if options.write:
+        write(trials)
+    return int(failed)
+
+
+def _mixed(faults: Sequence[str]) -> list[str]:
+    return [name for name in faults if name in FAULTS and FAULTS[name].mixes]
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.nemesis", description=__doc__)
+    known = [_QUIET, *FAULTS]
+    parser.add_argument("--buses", type=_names(list(BUSES)), default=list(BUSES), help="such as sqlite,nats")
+    parser.add_argument("--faults", type=_names(known), default=known, help=f"some of: {', '.join(known)}")
+    parser.add_argument("--tasks", type=int, default=300, help="tasks of each trial")
+    parser.add_argument("--seconds", type=float, default=12.0, help="how long faults go on in each trial")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or random.randrange(2**32)))
+    parser.add_argument("--hours", type=float, default=0.0, help="soak: mixed faults for so long on each bus")
+    parser.add_argument("--jobs", type=int, default=3, help="trials side by side")
+    parser.add_argument("--folder", help="where ledgers and logs go; by default a new one")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/guarantees.md")
+    parser.add_argument("--verbose", action="store_true", help="say which period begins")
+    return parser.parse_args(argv)
+
+
+def _names(known: list[str]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        found = [name.strip() for name in text.split(",")]
+        wrong = [name for name in found if name not in known]
+        if wrong:
+            raise argparse.ArgumentTypeError(f"{', '.join(wrong)} is none of: {', '.join(known)}")
+        return found
+
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())
