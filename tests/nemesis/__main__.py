@@ -7,7 +7,6 @@ import os
 import random
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,13 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         jobs = [(name, tuple(_mixed(options.faults))) for name in options.buses]
     else:
         jobs = [(name, (fault,) if fault != _QUIET else ()) for fault in options.faults for name in options.buses]
-    saying = threading.Lock()
     failed = False
 
     def run(job: tuple[str, tuple[str, ...]]) -> Trial | str | None:
         name, faults = job
         own = folder / f"{name}-{'-'.join(faults or (_QUIET,)).replace(' ', '_')[:60]}"
-        own.mkdir()
+        own.mkdir(parents=True)
         seconds = options.hours * _HOUR or options.seconds
         try:
             return run_trial(
@@ -63,22 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         except Refused:
             return None
-        except (pytest.skip.Exception, pytest.fail.Exception, RuntimeError) as trouble:
-            return f"{name}: {' + '.join(faults) or 'no faults'}: not run: {trouble}"
+        # Whatever went wrong is told, and the other trials go on.
+        except (pytest.skip.Exception, pytest.fail.Exception, Exception) as trouble:
+            return f"{name}: {' + '.join(faults) or 'no faults'}: not run: {type(trouble).__name__}: {trouble}"
 
     trials: list[Trial] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(run, jobs):
-            with saying:
-                if isinstance(result, Trial):
-                    trials.append(result)
-                    print(row(result), flush=True)
-                    for sentence in result.broken:
-                        print(f"    BROKEN {sentence}", flush=True)
-                    failed = failed or bool(result.broken)
-                elif result is not None:
-                    print(result, flush=True)
-                    failed = True
+            if isinstance(result, Trial):
+                trials.append(result)
+                print(row(result), flush=True)
+                for sentence in result.broken:
+                    print(f"    BROKEN {sentence}", flush=True)
+                failed = failed or bool(result.broken)
+            elif result is not None:
+                print(result, flush=True)
+                failed = True
     print()
     print(table(trials))
     if options.write:

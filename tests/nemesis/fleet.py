@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+from tests.nemesis.ledger import Event
 from tests.taskbus_command import command_line, environment
 
 __all__ = ["Fleet"]
@@ -20,6 +21,10 @@ _WORKER = Path(__file__).parent / "programs" / "noted.py"
 _TICK = 0.05
 #: Seconds a worker has to end after SIGTERM.
 _ENDING = 60.0
+#: What a worker logs when it begins to receive.
+_WORKS = b'"event":"started"'
+#: A worker that cannot reach its bus when it is started ends with this code, and is to be started again.
+_NO_BUS = 3
 #: Exit codes that are in order after a signal of ours: ended, stopped within the kill time, killed.
 _TOLD = (0, 4, -signal.SIGKILL, -signal.SIGTERM)
 
@@ -34,11 +39,14 @@ class Fleet:
         self.options: list[str] = list(options)
         #: More environment, for workers started from now on.
         self.env: dict[str, str] = {}
-        #: Exit codes of workers that ended though nobody had told them to.
-        self.unexpected: list[int] = []
+        #: Exit codes of workers that ended though nobody had told them to, with their logs.
+        self.unexpected: list[tuple[int, str]] = []
+        #: How often a worker that was started did not find its bus, and said so.
+        self.refused = 0
         self._size = size
         self._spare_first = spare_first
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._logs: dict[int, Path] = {}
         self._told: set[int] = set()
         self._lock = threading.RLock()
         self._stopping = threading.Event()
@@ -52,7 +60,8 @@ class Fleet:
     def stop(self) -> list[int]:
         """End all with SIGTERM. Returns their exit codes."""
         self._stopping.set()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
         with self._lock:
             workers = list(self._workers)
         for worker in workers:
@@ -73,9 +82,11 @@ class Fleet:
         with self._lock:
             return [worker.pid for worker in self._workers if worker.poll() is None]
 
-    def victim(self, dice: Random) -> int | None:
-        """One of those that may be harmed; None if there is none at the moment."""
+    def victim(self, dice: Random, *, working: bool = True) -> int | None:
+        """One of those that may be harmed and, unless told otherwise, have begun a task; None if there is none now."""
         pids = self.pids[1:] if self._spare_first else self.pids
+        if working:
+            pids = [pid for pid in pids if self._has_worked(pid)]
         return dice.choice(pids) if pids else None
 
     def send_signal(self, pid: int, number: signal.Signals) -> None:
@@ -100,9 +111,15 @@ class Fleet:
         return self._size
 
     @property
-    def logs(self) -> list[Path]:
-        """What the workers wrote to stderr."""
-        return sorted(self.folder.glob("worker-*.log"))
+    def working(self) -> bool:
+        """Whether there are as many as there are to be, and all receive."""
+        with self._lock:
+            logs = list(self._logs.values())
+        return len(logs) == self._size and all(_WORKS in log.read_bytes() for log in logs)
+
+    def _has_worked(self, pid: int) -> bool:
+        path = self.folder / "ledger" / f"{Event.EXECUTED}.{pid}"
+        return path.exists() and path.stat().st_size > 0
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
@@ -111,20 +128,28 @@ class Fleet:
                     code = worker.poll()
                     if code is not None:
                         self._workers.remove(worker)
-                        if worker.pid not in self._told or code not in _TOLD:
-                            self.unexpected.append(code)
-                        self._told.discard(worker.pid)
+                        self._note(worker.pid, code)
                 while len(self._workers) < self._size:
                     self._workers.append(self._launch())
             time.sleep(_TICK)
+
+    def _note(self, pid: int, code: int) -> None:
+        """Look at how one ended."""
+        log = self._logs.pop(pid)
+        if code == _NO_BUS and _WORKS not in log.read_bytes():
+            self.refused += 1
+        elif pid not in self._told or code not in _TOLD:
+            self.unexpected.append((code, log.name))
+        self._told.discard(pid)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._started += 1
         command: Sequence[str] = command_line(
             "worker", str(_WORKER), "--bus", self.url, "--log-format", "json", *self.options
         )
-        with (self.folder / f"worker-{self._started:04d}.log").open("wb") as log:
-            return subprocess.Popen(
+        path = self.folder / f"worker-{self._started:04d}.log"
+        with path.open("wb") as log:
+            worker = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env=environment({"NEMESIS_LEDGER": str(self.folder / "ledger")} | self.env),
@@ -132,3 +157,5 @@ class Fleet:
                 stdout=log,
                 stderr=log,
             )
+        self._logs[worker.pid] = path
+        return worker

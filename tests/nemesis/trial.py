@@ -23,7 +23,7 @@ __all__ = ["Refused", "Trial", "run_trial"]
 _PATIENCE = 60.0
 #: The same where losses are expected: longer than any lease, also that of the Pub/Sub emulator.
 _SHORT_PATIENCE = 20.0
-#: Seconds until the first task must be done: the broker is fresh, and so is every process.
+#: Seconds until all workers must work and a task be done: the broker is fresh, and so is every process.
 _STARTING = 90.0
 #: The share of the plan in which all tasks are sent, if nothing is in the way.
 _SENDING = 0.9
@@ -106,9 +106,9 @@ def run_trial(
 
 def _await_first(cluster: Cluster) -> None:
     deadline = time.monotonic() + _STARTING
-    while not cluster.ledger.count(Event.DONE):
+    while not (cluster.fleet.working and cluster.ledger.count(Event.DONE)):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no task was done within {_STARTING:g} s: see {cluster.folder}")
+            raise RuntimeError(f"not all work and report within {_STARTING:g} s: see {cluster.folder}")
         time.sleep(_TICK)
 
 
@@ -182,7 +182,8 @@ def _broken(trial: Trial, cluster: Cluster) -> list[str]:
             f"{account.duplicates} duplicates, more than {trial.allowed} and {account.published_again} published again"
         )
     if cluster.fleet.unexpected:
-        broken.append(f"workers ended by themselves with exit codes {cluster.fleet.unexpected}")
+        ended = ", ".join(f"{code} ({log})" for code, log in cluster.fleet.unexpected)
+        broken.append(f"workers ended by themselves with exit codes {ended}")
     if cluster.observer is not None and cluster.observer.poll() is not None:
         broken.append(f"the observer ended by itself with {cluster.observer.returncode}")
     broken += [f"a traceback in {log}" for log in cluster.folder.glob("*.log") if "Traceback" in _text(log)]

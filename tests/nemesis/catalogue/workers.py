@@ -51,7 +51,7 @@ class WorkerFreeze(Fault):
 
 @register
 class TermStorm(Fault):
-    """SIGTERM, often twice, of one worker after the other."""
+    """SIGTERM of one worker after the other, also of some that have just been started or told so before."""
 
     name = "SIGTERM storm"
     again = 0
@@ -60,7 +60,7 @@ class TermStorm(Fault):
         """See :class:`Fault`."""
         dice = period.dice(self.name)
         while not period.rest(dice.uniform(0.05, 0.5)):
-            victim = cluster.fleet.victim(dice)
+            victim = cluster.fleet.victim(dice, working=False)
             if victim is not None:
                 cluster.count(self.name)
                 cluster.fleet.send_signal(victim, signal.SIGTERM)

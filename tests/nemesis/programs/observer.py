@@ -7,6 +7,7 @@ import base64
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -82,8 +83,15 @@ async def observe(url: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run it as the arguments say."""
-    asyncio.run(observe(sys.argv[1], Path(sys.argv[2])))
+    """Run it as the arguments say; a bus that is away at the start is waited for."""
+    while True:
+        try:
+            return asyncio.run(observe(sys.argv[1], Path(sys.argv[2])))
+        except BusError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if not error.transient:
+                raise
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":
