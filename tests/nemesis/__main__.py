@@ -32,19 +32,20 @@ _QUIET = "none"
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 1 if anything that was promised was not kept, or a bus could not be had."""
     options = _parse(argv)
-    os.environ["TASKBUS_SERVERS"] = "1"
+    os.environ.setdefault("TASKBUS_SERVERS", "1")
     print(f"seed {options.seed} (repeat with SEED={options.seed})", flush=True)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="nemesis-"))
     print(f"ledgers and logs are in {folder}", flush=True)
-    if options.hours:
-        jobs = [(name, tuple(_mixed(options.faults))) for name in options.buses]
-    else:
-        jobs = [(name, (fault,) if fault != _QUIET else ()) for fault in options.faults for name in options.buses]
+    each = (
+        [[name for name in options.faults if name != _QUIET]] if options.hours else [[name] for name in options.faults]
+    )
+    jobs = [(name, [fault for fault in faults if fault != _QUIET]) for faults in each for name in options.buses]
     failed = False
 
-    def run(job: tuple[str, tuple[str, ...]]) -> Trial | str | None:
+    def run(job: tuple[str, list[str]]) -> Trial | str | None:
         name, faults = job
-        own = folder / f"{name}-{'-'.join(faults or (_QUIET,)).replace(' ', '_')[:60]}"
+        what = "mixed" if options.hours else "".join(faults) or _QUIET
+        own = folder / f"{name}-{what.replace(' ', '-')}"
         own.mkdir(parents=True)
         seconds = options.hours * _HOUR or options.seconds
         try:
@@ -56,14 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seed=options.seed,
                 seconds=seconds,
                 mean=_SOAK_MEAN if options.hours else seconds / 4,
+                mixed=len(faults) if options.hours else None,
                 leaks=bool(options.hours),
-                say=lambda text: print(text, file=sys.stderr, flush=True) if options.verbose else None,
+                say=_say if options.verbose else _be_quiet,
             )
         except Refused:
             return None
         # Whatever went wrong is told, and the other trials go on.
         except (pytest.skip.Exception, pytest.fail.Exception, Exception) as trouble:
-            return f"{name}: {' + '.join(faults) or 'no faults'}: not run: {type(trouble).__name__}: {trouble}"
+            return f"{name}: {what}: not run: {type(trouble).__name__}: {trouble}"
 
     trials: list[Trial] = []
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -84,8 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def _mixed(faults: Sequence[str]) -> list[str]:
-    return [name for name in faults if name in FAULTS and FAULTS[name].mixes]
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _be_quiet(text: str) -> None:
+    """Say nothing."""
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

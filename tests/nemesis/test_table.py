@@ -58,7 +58,7 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
 
 
 def test_growth_is_told() -> None:
-    """More than a tenth more memory is told, and so are files and threads beyond a few; processes that ended are not."""
+    """More than a tenth more memory is told, and files and threads beyond a few; processes that ended are not."""
     before = [Footprint("worker", 1, 1000, 20, 5), Footprint("worker", 2, 1000, 20, 5)]
     assert grown(before, [Footprint("worker", 1, 1100, 23, 8)]) == []
     assert grown(before, [Footprint("worker", 1, 1101, 24, 9), Footprint("worker", 3, 9999, 99, 99)]) == [

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 from bus import Durability
 from tests.nemesis.account import Account, settle
@@ -65,17 +66,25 @@ def run_trial(
     seed: int,
     seconds: float,
     mean: float = 5.0,
+    mixed: int | None = None,
     leaks: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trial:
-    """Run one, on the bus ``name``. Raises Refused, or RuntimeError where the processes do not even start."""
+    """Run one, on the bus ``name``, with all of ``faults``.
+
+    Or with at most ``mixed`` of them, by chance, of those that mix, can be done there and are covered by its tier. With
+    ``leaks`` processes that were not harmed must not have grown. Raises Refused, or RuntimeError where the processes do
+    not even start.
+    """
     with serve(name, folder) as served, Cluster(name, folder, served, spare_first=leaks) as cluster:
         chosen = [FAULTS[fault] for fault in faults]
+        if mixed is not None:
+            able = [fault for fault in chosen if fault.mixes and fault.covered(cluster) and not fault.refuses(cluster)]
+            chosen = Random(f"{seed} {name}").sample(able, min(mixed, len(able)))
         for fault in chosen:
             reason = fault.refuses(cluster)
             if reason:
                 raise Refused(reason)
-        for fault in chosen:
             fault.prepare(cluster)
         cluster.start(tasks=tasks, rate=tasks / (seconds * _SENDING), seed=seed)
         _await_first(cluster)
@@ -90,7 +99,7 @@ def run_trial(
             bus=name,
             version=cluster.version,
             durability=cluster.durability,
-            faults=tuple(faults),
+            faults=tuple(fault.name for fault in chosen),
             seed=seed,
             strikes=dict(cluster.strikes),
             account=settle(cluster.ledger),
