@@ -16,7 +16,7 @@ import pytest
 import tests.nemesis.catalogue  # noqa: F401 - registers the faults
 from tests.nemesis.brokers import BUSES
 from tests.nemesis.fault import FAULTS
-from tests.nemesis.table import row, table, write
+from tests.nemesis.table import HEAD, row, table, write
 from tests.nemesis.trial import Refused, Trial, run_trial
 
 __all__ = ["main"]
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return f"{name}: {what}: not run: {type(trouble).__name__}: {trouble}"
 
     trials: list[Trial] = []
+    print(HEAD, flush=True)
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(run, jobs):
             if isinstance(result, Trial):

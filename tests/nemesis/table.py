@@ -9,33 +9,36 @@ from pathlib import Path
 
 from tests.nemesis.trial import Trial
 
-__all__ = ["BEGIN", "END", "row", "table", "write"]
+__all__ = ["BEGIN", "END", "HEAD", "row", "table", "write"]
 
 _PAGE = Path(__file__).parents[2] / "docs" / "guarantees.md"
 #: Between these lines the page is generated.
 BEGIN = "<!-- measured: written by `make faults` -->"
 END = "<!-- measured: end -->"
-_HEAD = (
+#: From so many faults on they are only counted.
+_MANY = 4
+#: The columns of :func:`row`.
+HEAD = (
     "| Bus | Fault | Struck | Tasks | Lost | Done again | Published again | Reported again | Drained after |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def row(trial: Trial) -> str:
-    """One line of the table."""
+    """All numbers of one, in a line under :data:`HEAD`."""
     account = trial.account
     cells = (
         f"`{trial.bus}`",
-        " + ".join(trial.faults) if len(trial.faults) < 4 else f"{len(trial.faults)} mixed",
+        _faults(trial),
         sum(trial.strikes.values()),
         account.accepted,
         _lost(trial),
         account.duplicates,
         account.published_again,
         account.reported_again,
-        "–" if trial.drained is None else f"{trial.drained:.1f} s",
+        _drained(trial),
     )
-    return "| " + " | ".join(str(cell) or "none" for cell in cells) + " |"
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _lost(trial: Trial) -> str:
@@ -48,14 +51,35 @@ def _lost(trial: Trial) -> str:
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """All of them, with what they were run on."""
+    """A line for each fault and a column for each bus, with what they were run on."""
+    buses = list(dict.fromkeys(trial.bus for trial in trials))
     versions = sorted({trial.version for trial in trials})
     seeds = sorted({trial.seed for trial in trials})
     about = (
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, Python {platform.python_version()}, {'; '.join(versions)};"
         f" seed {', '.join(map(str, seeds))}."
     )
-    return "\n".join([about, "", _HEAD, *map(row, trials)])
+    head = f"| Fault | {' | '.join(f'`{bus}`' for bus in buses)} |\n|---|{'---|' * len(buses)}"
+    cells: dict[str, dict[str, str]] = {}
+    for trial in trials:
+        cells.setdefault(_faults(trial), {})[trial.bus] = _cell(trial)
+    lines = [f"| {fault} | {' | '.join(of.get(bus, '') for bus in buses)} |" for fault, of in cells.items()]
+    return "\n".join([about, "", head, *lines])
+
+
+def _faults(trial: Trial) -> str:
+    names = " + ".join(trial.faults) or "none"
+    return names if len(trial.faults) < _MANY else f"{len(trial.faults)} mixed"
+
+
+def _cell(trial: Trial) -> str:
+    account = trial.account
+    lost = f"**{account.lost}**" if account.lost else "0"
+    return f"{account.accepted} · {lost} · {account.duplicates} · {_drained(trial)}"
+
+
+def _drained(trial: Trial) -> str:
+    return "–" if trial.drained is None else f"{trial.drained:.1f} s"
 
 
 def write(trials: Sequence[Trial], page: Path = _PAGE) -> None:

@@ -39,6 +39,20 @@ def test_rows() -> None:
     assert row(trial(9, None)).endswith("| – |")
 
 
+def test_the_table_has_a_line_for_each_fault_and_a_column_for_each_bus() -> None:
+    """What was lost stands out, and what was not run is empty."""
+    other = trial(9, None)
+    other.bus, other.faults = "kafka", ()
+    lines = table([trial(), other]).splitlines()
+    assert "nsqd 1.3.0; seed 7." in lines[0]
+    assert lines[2:] == [
+        "| Fault | `nsq` | `kafka` |",
+        "|---|---|---|",
+        "| broker kill -9 | 300 · 0 · 2 · 1.2 s |  |",
+        "| none |  | 300 · **9** · 2 · – |",
+    ]
+
+
 def test_it_is_written_between_the_marks(tmp_path: Path) -> None:
     """Written twice it is there once, and what stands around it stays."""
     page = tmp_path / "page.md"
