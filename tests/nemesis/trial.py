@@ -68,15 +68,19 @@ def run_trial(
     mean: float = 5.0,
     mixed: int | None = None,
     leaks: bool = False,
+    options: Sequence[str] = (),
+    patience: float = _PATIENCE,
     say: Callable[[str], None] = lambda text: None,
 ) -> Trial:
     """Run one, on the bus ``name``, with all of ``faults``.
 
     Or with at most ``mixed`` of them, by chance, of those that mix, can be done there and are covered by its tier. With
-    ``leaks`` processes that were not harmed must not have grown. Raises Refused, or RuntimeError where the processes do
+    ``leaks`` processes that were not harmed must not have grown. ``options`` are for the workers; after ``patience``
+    seconds without any progress nothing more is expected. Raises Refused, or RuntimeError where the processes do
     not even start.
     """
     with serve(name, folder) as served, Cluster(name, folder, served, spare_first=leaks) as cluster:
+        cluster.fleet.options += options
         chosen = [FAULTS[fault] for fault in faults]
         if mixed is not None:
             able = [fault for fault in chosen if fault.mixes and fault.covered(cluster) and not fault.refuses(cluster)]
@@ -94,7 +98,7 @@ def run_trial(
             _run_period(cluster, period)
             if leaks and number == 0:
                 before = cluster.footprints()
-        drained = _drain(cluster, _PATIENCE if _covered(cluster) else _SHORT_PATIENCE)
+        drained = _drain(cluster, patience if _covered(cluster) else min(patience, _SHORT_PATIENCE))
         trial = Trial(
             bus=name,
             version=cluster.version,
