@@ -45,6 +45,7 @@ class Cluster:
         self.strikes: Counter[str] = Counter()
         self.observer: subprocess.Popen[bytes] | None = None
         self.sender: subprocess.Popen[bytes] | None = None
+        self._sending: tuple[str, ...] = ()
         self._pens: dict[Event, Pen] = {}
         self._lock = Lock()
         self._publishing = Lock()
@@ -54,7 +55,17 @@ class Cluster:
         folder = str(self.ledger.folder)
         self.observer = self._run("observer", self.direct, folder)
         self.fleet.start()
-        self.sender = self._run("sender", self.url, folder, str(tasks), str(rate), str(seed))
+        self._sending = ("sender", self.url, folder, str(tasks), str(rate), str(seed))
+        self.sender = self._run(*self._sending)
+
+    def kill_sender(self) -> bool:
+        """``kill -9`` of the sender, and start it again to go on. Returns whether it still ran."""
+        if self.sender is None or self.sender.poll() is not None:
+            return False
+        self.sender.kill()
+        self.sender.wait(_ENDING)
+        self.sender = self._run(*self._sending)
+        return True
 
     def count(self, fault: str, strikes: int = 1) -> None:
         """Note that a fault struck."""

@@ -67,7 +67,7 @@ class Ledger:
         return self._counts[event]
 
     def accepted(self) -> list[str]:
-        """Ids whose publish was confirmed, in the order of the confirmations of each sender."""
+        """Ids whose publish was confirmed, in about that order."""
         self._refresh()
         return list(self._order)
 
@@ -83,6 +83,8 @@ class Ledger:
         for path in sorted(self.folder.glob("*.*")):
             event = Event(path.name.partition(".")[0])
             start = self._read.get(path, 0)
+            if path.stat().st_size == start:
+                continue
             with path.open("rb") as file:
                 file.seek(start)
                 data = file.read()
