@@ -14,7 +14,7 @@ from typing import Self
 
 import bus
 from bus import BusError, Message
-from tests.nemesis.brokers import LEASE, Served
+from tests.nemesis.brokers import Served
 from tests.nemesis.fleet import Fleet
 from tests.nemesis.footprint import Footprint, footprint
 from tests.nemesis.ledger import Event, Ledger, Pen
@@ -33,9 +33,8 @@ class Cluster:
         #: Of the bus: ``nats``.
         self.bus = name
         self.folder = folder
-        self.url, self.direct, self.version, self.broker, self.proxy = served
-        #: Seconds that a delivery stays with a worker which does not extend it.
-        self.lease = LEASE
+        #: ``lease``: seconds that a delivery stays with a worker which does not extend it.
+        self.url, self.direct, self.version, self.broker, self.proxy, self.lease = served
         self.durability = bus.connect(self.direct).capabilities.durability
         self.ledger = Ledger(folder / "ledger")
         self.fleet = Fleet(
