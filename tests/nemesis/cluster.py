@@ -49,12 +49,14 @@ class Cluster:
         self._lock = Lock()
         self._publishing = Lock()
 
-    def start(self, *, tasks: int, rate: float, seed: int) -> None:
-        """Start everybody; ``tasks`` are sent, ``rate`` a second."""
-        folder = str(self.ledger.folder)
-        self.observer = self._run("observer", self.direct, folder)
+    def start(self) -> None:
+        """Start the observer and the workers."""
+        self.observer = self._run("observer", self.direct, str(self.ledger.folder))
         self.fleet.start()
-        self._sending = ("sender", self.url, folder, str(tasks), str(rate), str(seed))
+
+    def send(self, *, tasks: int, rate: float, seed: int) -> None:
+        """Start the sender: so many tasks, so many a second."""
+        self._sending = ("sender", self.url, str(self.ledger.folder), str(tasks), str(rate), str(seed))
         self.sender = self._run(*self._sending)
 
     def kill_sender(self) -> bool:
