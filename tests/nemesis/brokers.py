@@ -21,6 +21,8 @@ __all__ = ["BUSES", "Served", "serve"]
 _LEASE = 2.0
 #: The same on Kafka, where all that a worker has stays with it, or nothing.
 _SESSION = 4.0
+#: Seconds that a Java program may take to begin, beside other trials.
+_BEGINNING = 180.0
 
 
 class Served(NamedTuple):
@@ -96,6 +98,7 @@ def _kafka(folder: Path, stack: ExitStack) -> Served:
         properties={"advertised.listeners": f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{proxy.port}"},
         ports={"PROXIED": port},
     )
+    server.patience = _BEGINNING
     stack.enter_context(server.running())
     options = f"?session={_SESSION:g}s&timeout=4s&handover=10s"
     return Served(
@@ -111,7 +114,9 @@ def _kafka(folder: Path, stack: ExitStack) -> Served:
 def _pubsub(folder: Path, stack: ExitStack) -> Served:
     from tests.servers.pubsub import PubsubEmulator
 
-    server = stack.enter_context(PubsubEmulator(folder).running())
+    server = PubsubEmulator(folder)
+    server.patience = _BEGINNING
+    stack.enter_context(server.running())
     proxy = stack.enter_context(Proxy(server.port))
     options = f"&lease={_LEASE:g}s&timeout=4s"
     return Served(
