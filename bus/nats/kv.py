@@ -65,7 +65,7 @@ class NatsKeyValue(KeyValue):
         self._shown = str(url)
         self._stream = f"KV_{self._bucket}"
         self._connection = Connection(addresses(url), security(url, options), options.timeout, options.inbox)
-        self._expires = True
+        self._marks_go = self._expires = True
         self._open = False
         self._changing = asyncio.Lock()
 
@@ -112,7 +112,9 @@ class NatsKeyValue(KeyValue):
                 f"the bucket {self._bucket} has {config.get('num_replicas', 1)} replicas, not {self._options.replicas}"
                 ": it is not altered; change it with the tools of NATS, or leave replicas out"
             )
-        self._expires = bool(config.get("allow_msg_ttl"))
+        self._marks_go = bool(config.get("allow_msg_ttl"))
+        # With a history, what stood there before would come back.
+        self._expires = self._marks_go and config.get("max_msgs_per_subject") == 1
 
     async def _info(self) -> dict[str, Any] | None:
         doing = f"looking for the bucket {self._bucket}"
@@ -151,7 +153,7 @@ class NatsKeyValue(KeyValue):
 
     async def delete(self, key: str, revision: int) -> None:
         fields = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
-        if self._expires:
+        if self._marks_go:
             fields["Nats-TTL"] = str(_MARK)
         await self._publish(key, b"", self._positive(key, revision), fields, "deleting")
 
@@ -187,8 +189,8 @@ class NatsKeyValue(KeyValue):
 
     def _no_ttl(self) -> UnsupportedError:
         return UnsupportedError(
-            f"the bucket {self._bucket} forgets nothing by itself (allow_msg_ttl is off): make it anew, or alter it "
-            "with the tools of NATS"
+            f"the bucket {self._bucket} cannot forget by itself what stands under a key: that needs allow_msg_ttl and a "
+            "history of 1; alter it with the tools of NATS, or name another"
         )
 
     async def _ask(self, what: str, body: dict[str, Any], doing: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nats.js.api import StreamConfig
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue as NatsPyBucket
 
@@ -66,16 +67,20 @@ def test_a_bucket_that_others_made(server: NatsServer) -> None:
 
     async def main() -> None:
         client = await nats.connect(server.url)
-        await client.jetstream().create_key_value(bucket="plain", history=5)
+        await client.jetstream().create_key_value(bucket="history", history=5)
+        plain = StreamConfig(name="KV_plain", subjects=["$KV.plain.>"], max_msgs_per_subject=1, allow_rollup_hdrs=True)
+        await client.jetstream().add_stream(plain)
         await client.jetstream().create_key_value(bucket="brief", ttl=60)
-        async with open_kv(f"{server.url}/plain") as store:
-            revision = await store.create("a", b"1")
-            revision = await store.update("a", b"2", revision)
-            await store.delete("a", revision)
-            assert await store.get("a") is None
-            for call in (store.create("b", b"1", ttl=1.0), store.update("a", b"1", revision, ttl=1.0)):
-                with pytest.raises(UnsupportedError, match="allow_msg_ttl"):
-                    await call
+        for name in ("plain", "history"):
+            async with open_kv(f"{server.url}/{name}") as store:
+                revision = await store.create("a", b"1")
+                revision = await store.update("a", b"2", revision)
+                await store.delete("a", revision)
+                assert await store.get("a") is None
+                with pytest.raises(UnsupportedError, match="allow_msg_ttl and a history of 1"):
+                    await store.create("b", b"1", ttl=1.0)
+                with pytest.raises(UnsupportedError, match="allow_msg_ttl and a history of 1"):
+                    await store.update("a", b"1", revision, ttl=1.0)
         with pytest.raises(BusURLError, match="forgets everything after 60 s"):
             async with open_kv(f"{server.url}/brief"):
                 pass
