@@ -40,6 +40,12 @@ class Report:
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors,
             "stalls": stats.stalls,
+            "guard": {
+                "waits": stats.guard_waits,
+                "requeues": stats.guard_requeues,
+                "repeats": stats.guard_repeats,
+                "lost": stats.guard_lost,
+            },
             "bus": {"ok": app.bus_health.ok, "detail": app.bus_health.detail},
         }
 
@@ -52,8 +58,9 @@ class Report:
         app = self._app
         if app.receiver is None or not app.receiver.receiving:
             return False, "not receiving"
-        if app.receiver.trouble:
-            return False, app.receiver.trouble
+        trouble = app.receiver.trouble or (app.launcher.trouble if app.launcher is not None else "")
+        if trouble:
+            return False, trouble
         return app.bus_health.ok, app.bus_health.detail or "ok"
 
     def metrics(self) -> Iterator[Metric]:
@@ -92,6 +99,14 @@ def worker_metrics(stats: Stats, running: int, ready: bool, label: Mapping[str, 
     yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)
     yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
     yield Metric("taskbus_stalls_total", "counter", "Reconnections as none came.", stats.stalls, label)
+    for what, help in (
+        ("waits", "Tasks that waited for the same one."),
+        ("requeues", "Tasks handed back as the same one was being done."),
+        ("repeats", "Tasks answered without being done, as the same one was."),
+        ("lost", "Tasks whose outcome did not count, as their guard was lost."),
+    ):
+        number = getattr(stats, f"guard_{what}")
+        yield Metric(f"taskbus_guard_{what}_total", "counter", help, number, label)
     yield Metric("taskbus_tasks_in_progress", "gauge", "Tasks being done now.", running, label)
     yield Metric("taskbus_task_seconds_sum", "summary", "Seconds user code ran.", stats.seconds, label)
     yield Metric("taskbus_task_seconds_count", "summary", "Times user code ran.", stats.runs, label)

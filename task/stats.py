@@ -29,6 +29,12 @@ class Stats:
         self.interrupted = 0
         #: Times the worker reconnected because tasks were ready and none came.
         self.stalls = 0
+        #: With a guard: tasks that waited for another, were handed back, were answered without being done, and tasks
+        #: whose outcome did not count, as another instance may have begun the same meanwhile.
+        self.guard_waits = 0
+        self.guard_requeues = 0
+        self.guard_repeats = 0
+        self.guard_lost = 0
         self.last_received: float | None = None
 
     @property
@@ -51,4 +57,5 @@ class Stats:
         return total
 
 
-_SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls")
+_GUARD = ("guard_waits", "guard_requeues", "guard_repeats", "guard_lost")
+_SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls", *_GUARD)

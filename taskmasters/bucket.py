@@ -117,7 +117,9 @@ class KeySeat:
             found = orjson.loads(value)
             return Held(str(found["holder"]), int(found["term"]), int(found["beat"]))
         except (ValueError, TypeError, KeyError):
-            raise StateError(f"what stands under {self._key} is no seat of ours; delete it, or use another --name") from None
+            raise StateError(
+                f"what stands under {self._key} is no seat of ours; delete it, or use another --name"
+            ) from None
 
 
 def key_part(text: str) -> str:

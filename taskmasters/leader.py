@@ -1,8 +1,8 @@
 """One of several replicas at a time, by an entry in what they share: a row of a database, or a key of a bucket.
 
-The leader beats: it counts up a number in the entry. A replica that has seen the number stand still for a whole lease, by
-its own clock, takes over with the next term. A leader that could not beat for two thirds of a lease, by its own clock,
-knows that it is none any more. So no two clocks are ever compared.
+The leader beats: it counts up a number in the entry. A replica that has seen the number stand still for a whole lease,
+by its own clock, takes over with the next term. A leader that could not beat for two thirds of a lease, by its own
+clock, knows that it is none any more. So no two clocks are ever compared.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bus.errors import WrongRevisionError
+from bus.errors import BusError, WrongRevisionError
 from bus.kv.contract import Entry, KeyValue
 
 __all__ = ["Lease"]
@@ -22,7 +22,13 @@ class Lease:
     """
 
     def __init__(
-        self, store: KeyValue, key: str, value: bytes, seconds: float, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: KeyValue,
+        key: str,
+        value: bytes,
+        seconds: float,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.key = key
         self.value = value
@@ -31,6 +37,7 @@ class Lease:
         self._monotonic = monotonic
         self._revision = 0
         self._since = 0.0
+        self._tried = False
         #: The revision with which it was acquired: greater than that of every earlier holder. 0 before.
         self.fence = 0
 
@@ -91,8 +98,13 @@ class Lease:
                     self._revision = found.revision
                     continue
                 self._revision = 0
-                # What could not yet be forgotten, and has gone, an earlier try of ours has deleted.
-                return (surely if found is None else False) if last is None else found is not None and found.value == last
+                if found is None:
+                    # What cannot have lapsed yet was deleted by the earlier try, if there was one.
+                    return last is None and self._tried and surely
+                return found.value == last
+            except BusError:
+                self._tried = True
+                raise
             self._revision = 0
             return True
         return False

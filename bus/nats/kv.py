@@ -189,8 +189,8 @@ class NatsKeyValue(KeyValue):
 
     def _no_ttl(self) -> UnsupportedError:
         return UnsupportedError(
-            f"the bucket {self._bucket} cannot forget by itself what stands under a key: that needs allow_msg_ttl and a "
-            "history of 1; alter it with the tools of NATS, or name another"
+            f"the bucket {self._bucket} cannot forget by itself what stands under a key: that needs allow_msg_ttl and "
+            "a history of 1; alter it with the tools of NATS, or name another"
         )
 
     async def _ask(self, what: str, body: dict[str, Any], doing: str) -> dict[str, Any]:

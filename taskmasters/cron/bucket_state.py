@@ -40,9 +40,7 @@ class BucketState:
 
         found = {rule: fired for part in self._bucket.call(work) for rule, fired in part.items()}
         return {
-            rule: found[rule][1]
-            for rule, schedule in schedules.items()
-            if rule in found and found[rule][0] == schedule
+            rule: found[rule][1] for rule, schedule in schedules.items() if rule in found and found[rule][0] == schedule
         }
 
     def write(self, fired: Iterable[tuple[str, str, int]]) -> None:

@@ -78,7 +78,7 @@ def _each_second_once(tasks: list[Task]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_three_replicas(server: NatsServer, tmp_path: Path) -> None:
-    """One of three is at work; frozen, and killed, it is replaced, and the server may be killed: every second one id."""
+    """One of three is at work; frozen, and killed, it is replaced; the server is killed too: every second has one id."""
     (tmp_path / "rules.toml").write_text(_RULES)
     state = f"{server.url}/cron?timeout=2s"
     args = ["cron", "rules.toml", "--bus", server.url, "--state", state, "--lease", "2s", "--log-format", "json"]
@@ -128,7 +128,7 @@ def test_three_replicas(server: NatsServer, tmp_path: Path) -> None:
 
 
 def test_it_catches_up_from_the_bucket(server: NatsServer, tmp_path: Path) -> None:
-    """Stopped and started again, a replica sends what came due meanwhile, from what the bucket says; --explain knows."""
+    """Stopped and started again, a replica sends what came due meanwhile; --explain knows what the bucket says."""
     (tmp_path / "rules.toml").write_text(_RULES)
     args = ["cron", "rules.toml", "--bus", server.url, "--state", f"{server.url}/cron"]
     codes = []
@@ -138,7 +138,9 @@ def test_it_catches_up_from_the_bucket(server: NatsServer, tmp_path: Path) -> No
         replica.terminate()
         replica.communicate(timeout=60)
         codes.append(replica.returncode)
-        told = taskbus("taskmaster", "cron", "rules.toml", "--state", f"{server.url}/cron", "--explain=-1", cwd=tmp_path)
+        told = taskbus(
+            "taskmaster", "cron", "rules.toml", "--state", f"{server.url}/cron", "--explain=-1", cwd=tmp_path
+        )
         assert told.code == 0, told
     assert codes == [0, 0]
     _each_second_once(_published(server.url))
