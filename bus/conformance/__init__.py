@@ -15,9 +15,12 @@ needs pytest, and the random histories need hypothesis: ``pip install 'taskbus[t
 
 import pytest
 
-_MODULES = "bench closing declaring delays ending finishing keyvalue leases looking model publishing receiving sharing surviving"
+_MODULES = (
+    *["bench", "closing", "declaring", "delays", "ending", "finishing", "keyvalue"],
+    *["leases", "looking", "model", "publishing", "receiving", "sharing", "surviving"],
+)
 # Before the modules are imported: pytest explains a failing assert only in modules it has rewritten.
-pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES.split()))
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from bus.conformance.keyvalue import KeyValueTests  # noqa: E402
 from bus.conformance.suite import Conformance  # noqa: E402

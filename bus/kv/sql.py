@@ -68,6 +68,8 @@ _TIDY, _MOST = 60.0, 1000
 _MICRO = 10**6
 #: serialization_failure, deadlock_detected, lock_not_available; lock wait timeout, deadlock, record changed (MariaDB).
 _CONFLICTS = ("40001", "40P01", "55P03", 1205, 1213, 1020)
+#: What comes of making the same table at the same time as another process: a row, a table, an index that is there.
+_MAKING = ("23505", "42P07", 1050, 1061)
 
 _metadata = MetaData()
 _table = Table(
@@ -119,10 +121,7 @@ class SqlKeyValue(KeyValue):
         self._closed = False
 
     async def open(self) -> None:
-        await self._run(self._prepare, f"opening {self._shown}")
-
-    def _prepare(self, tx: Connection) -> None:
-        _metadata.create_all(tx)
+        await self._run(_metadata.create_all, f"opening {self._shown}")
 
     async def get(self, key: str) -> Entry | None:
         check_key(key)
@@ -318,4 +317,4 @@ def _conflicts(error: SQLAlchemyError) -> bool:
     if isinstance(orig, sqlite3.Error):
         return getattr(orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     number = orig.args[0] if orig is not None and orig.args else None
-    return getattr(orig, "sqlstate", None) in _CONFLICTS or number in _CONFLICTS
+    return any(code in (*_CONFLICTS, *_MAKING) for code in (getattr(orig, "sqlstate", None), number))

@@ -78,7 +78,7 @@ def _each_second_once(tasks: list[Task]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_three_replicas(server: NatsServer, tmp_path: Path) -> None:
-    """One of three is at work; frozen, and killed, it is replaced; the server is killed too: every second has one id."""
+    """One of three is at work; frozen, and killed, it is replaced; the server is killed: every second has one id."""
     (tmp_path / "rules.toml").write_text(_RULES)
     state = f"{server.url}/cron?timeout=2s"
     args = ["cron", "rules.toml", "--bus", server.url, "--state", state, "--lease", "2s", "--log-format", "json"]
