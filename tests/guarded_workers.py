@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +99,7 @@ def kill_guarded_workers(folder: Path, url: str, guard: str, *, kills: int, valu
 
     again = interrupted = 0
     for value, runs in _ledger(folder, deaths).items():
-        for before, after in zip(runs, runs[1:], strict=False):
+        for before, after in pairwise(runs):
             assert after.begin >= before.end, f"{value} ran twice at a time"
         ended = sum(run.ended for run in runs)
         assert ended >= 1, value
@@ -162,8 +163,8 @@ def _ledger(folder: Path, deaths: dict[int, int]) -> dict[str, list[_Run]]:
     runs: defaultdict[str, list[_Run]] = defaultdict(list)
     open_runs: dict[tuple[str, int], int] = {}
     for line in (folder / "ledger").read_text().splitlines():
-        value, what, pid, when = line.split()
-        key = (value, int(pid))
+        value, what, process, when = line.split()
+        key = (value, int(process))
         if what == "begin":
             assert key not in open_runs, f"{value} began twice in one process"
             open_runs[key] = int(when)
