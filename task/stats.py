@@ -43,6 +43,11 @@ class Stats:
         results = self.results
         return results["complete"] + results["error"] + results["alert"] + results["warn"]
 
+    @property
+    def guard(self) -> dict[str, int]:
+        """What the guard did: ``waits``, ``requeues``, ``repeats``, ``lost``."""
+        return {name.removeprefix("guard_"): getattr(self, name) for name in _GUARD}
+
     def snapshot(self) -> dict[str, Any]:
         """What can be added up, as JSON has it."""
         return {"results": dict(self.results), **{name: getattr(self, name) for name in _SUMS}}
