@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy import (
@@ -25,10 +26,12 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    bindparam,
     create_engine,
     delete,
     event,
     insert,
+    not_,
     or_,
     select,
     text,
@@ -87,6 +90,17 @@ _table = Table(
     mysql_engine="InnoDB",
     sqlite_autoincrement=True,
 )
+# Statements are put together once: that would cost more than doing them.
+_key, _at = _table.c.name == bindparam("key"), bindparam("at", type_=BigInteger)
+_ours = _table.c.clock == bindparam("on")
+_lives = or_(_table.c.expires.is_(None), and_(_ours, _table.c.expires > _at))
+_expired = and_(_table.c.expires.is_not(None), or_(not_(_ours), _table.c.expires <= _at))
+_GET = select(_table.c.value, _table.c.revision).where(_key, _lives)
+_MAKE_ROOM = delete(_table).where(_key, _expired)
+_TAKE_AWAY = delete(_table).where(_key, _table.c.revision == bindparam("seen"), _lives)
+_INSERT = insert(_table)
+_EXPIRED = select(_table.c.revision).where(_expired).limit(_MOST)
+_TIDY_UP = delete(_table).where(_table.c.revision.in_(bindparam("gone", expanding=True)), _expired)
 #: Microseconds since the epoch by the server's clock.
 _NOW = {
     "postgresql": text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"),
@@ -98,6 +112,13 @@ Returned = TypeVar("Returned")
 @dataclass(frozen=True, slots=True)
 class _Options:
     timeout: float = option(duration_within(0.1, 600.0), 5.0, "how long to wait for a connection or a lock")
+
+
+class _Moment(TypedDict):
+    """A time in microseconds, and the name of the clock it is read from."""
+
+    on: str
+    at: int
 
 
 class SqlKeyValue(KeyValue):
@@ -127,34 +148,31 @@ class SqlKeyValue(KeyValue):
         check_key(key)
 
         def work(tx: Connection) -> Entry | None:
-            clock, now = self._now(tx)
-            query = select(_table.c.value, _table.c.revision).where(_table.c.name == key, _lives(clock, now))
-            row = tx.execute(query).one_or_none()
+            row = tx.execute(_GET, {"key": key, **self._now(tx)}).one_or_none()
             return None if row is None else Entry(bytes(row.value), row.revision)
 
         return await self._run(work, f"reading {key} in {self._shown}", writes=False)
 
     async def create(self, key: str, value: bytes, *, ttl: float | None = None) -> int:
         def work(tx: Connection) -> int:
-            clock, now = self._now(tx)
-            self._tidy(tx, clock, now)
-            tx.execute(delete(_table).where(_table.c.name == key, _expired(clock, now)))
-            return self._insert(tx, key, value, clock, now, ttl)
+            now = self._now(tx)
+            self._tidy(tx, now)
+            tx.execute(_MAKE_ROOM, {"key": key, **now})
+            return self._insert(tx, key, value, now, ttl)
 
         return await self._change(key, value, work, "writing")
 
     async def update(self, key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         def work(tx: Connection) -> int:
-            clock, now = self._now(tx)
-            self._take_away(tx, key, revision, clock, now)
-            return self._insert(tx, key, value, clock, now, ttl)
+            now = self._now(tx)
+            self._take_away(tx, key, revision, now)
+            return self._insert(tx, key, value, now, ttl)
 
         return await self._change(key, value, work, "writing")
 
     async def delete(self, key: str, revision: int) -> None:
         def work(tx: Connection) -> None:
-            clock, now = self._now(tx)
-            self._take_away(tx, key, revision, clock, now)
+            self._take_away(tx, key, revision, self._now(tx))
 
         await self._change(key, b"", work, "deleting")
 
@@ -171,37 +189,35 @@ class SqlKeyValue(KeyValue):
             raise TooLargeError(text, size=len(value), limit=_LARGEST)
         return await self._run(work, doing)
 
-    def _take_away(self, tx: Connection, key: str, revision: int, clock: str, now: int) -> None:
-        mine = and_(_table.c.name == key, _table.c.revision == revision, _lives(clock, now))
-        if tx.execute(delete(_table).where(mine)).rowcount != 1:
+    def _take_away(self, tx: Connection, key: str, revision: int, now: _Moment) -> None:
+        if tx.execute(_TAKE_AWAY, {"key": key, "seen": revision, **now}).rowcount != 1:
             raise WrongRevisionError(f"{key} in {self._shown} was changed by somebody else")
 
-    def _insert(self, tx: Connection, key: str, value: bytes, clock: str, now: int, ttl: float | None) -> int:
-        expires = None if ttl is None else now + round(ttl * _MICRO)
-        row = {"name": key, "value": value, "clock": clock, "expires": expires}
+    def _insert(self, tx: Connection, key: str, value: bytes, now: _Moment, ttl: float | None) -> int:
+        expires = None if ttl is None else now["at"] + round(ttl * _MICRO)
+        row = {"name": key, "value": value, "clock": now["on"], "expires": expires}
         try:
-            primary = tx.execute(insert(_table).values(row)).inserted_primary_key
+            primary = tx.execute(_INSERT, row).inserted_primary_key
         except IntegrityError as error:
             raise WrongRevisionError(f"something stands under {key} in {self._shown}") from error
         return int(primary[0]) if primary is not None else 0
 
-    def _tidy(self, tx: Connection, clock: str, now: int) -> None:
+    def _tidy(self, tx: Connection, now: _Moment) -> None:
         """Delete what has expired, now and then: whose key never comes again would stay for ever."""
         if time.monotonic() - self._tidied < _TIDY:
             return
-        gone = select(_table.c.revision).where(_expired(clock, now)).limit(_MOST)
-        revisions = list(tx.execute(gone).scalars())
-        if revisions:
-            tx.execute(delete(_table).where(_table.c.revision.in_(revisions), _expired(clock, now)))
-        if len(revisions) < _MOST:
+        gone = list(tx.execute(_EXPIRED, {**now}).scalars())
+        if gone:
+            tx.execute(_TIDY_UP, {"gone": gone, **now})
+        if len(gone) < _MOST:
             self._tidied = time.monotonic()
 
-    def _now(self, tx: Connection) -> tuple[str, int]:
+    def _now(self, tx: Connection) -> _Moment:
         query = _NOW.get(tx.dialect.name)
         if query is not None:
-            return "", int(tx.execute(query).scalar_one())
+            return {"on": "", "at": int(tx.execute(query).scalar_one())}
         name, seconds = self._machine()
-        return name, round(seconds * _MICRO)
+        return {"on": name, "at": round(seconds * _MICRO)}
 
     async def _run(self, work: Callable[[Connection], Returned], doing: str, *, writes: bool = True) -> Returned:
         if self._closed:
@@ -247,17 +263,14 @@ class SqlKeyValue(KeyValue):
         return f"SqlKeyValue({self._shown!r})"
 
 
-def _lives(clock: str, now: int) -> Any:
-    return or_(_table.c.expires.is_(None), and_(_table.c.clock == clock, _table.c.expires > now))
-
-
-def _expired(clock: str, now: int) -> Any:
-    return and_(_table.c.expires.is_not(None), or_(_table.c.clock != clock, _table.c.expires <= now))
-
-
 def _since_boot() -> tuple[str, float]:
     """Which run of this machine it is, and seconds since its start, which all processes count alike."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    return _boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _engine(url: BusURL, timeout: float) -> Engine:
