@@ -13,7 +13,15 @@ from nats.js.api import StreamConfig
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue as NatsPyBucket
 
-from bus.errors import BusError, BusURLError, UnconfirmedError, UnreachableError, UnsupportedError, WrongRevisionError
+from bus.errors import (
+    BusError,
+    BusURLError,
+    UnauthorisedError,
+    UnconfirmedError,
+    UnreachableError,
+    UnsupportedError,
+    WrongRevisionError,
+)
 from bus.kv import KeyValue, open_kv
 from tests.helpers import await_until
 from tests.servers.nats import NatsServer, nats_cluster, nats_server
@@ -109,6 +117,34 @@ def test_wrong_urls(path: str, told: str) -> None:
     """What cannot name a bucket is refused before anything is connected."""
     with pytest.raises(BusURLError, match=told):
         open_kv(f"nats://127.0.0.1{path}")
+
+
+def test_the_permissions_that_suffice(tmp_path: Path) -> None:
+    """A user who may do what the page of the bus lists can do everything; one who may not write is told so."""
+    (tmp_path / "nats.conf").write_text(
+        "authorization { users: [\n"
+        "{ user: me, password: pw, permissions: { subscribe: { allow: ['_INBOX.>'] }, publish: { allow: [\n"
+        "'$KV.mine.>', '$JS.API.STREAM.*.KV_mine', '$JS.API.STREAM.MSG.GET.KV_mine'] } } }\n"
+        "{ user: reader, password: pw, permissions: { publish: { deny: '$KV.>' } } } ] }\n"
+    )
+
+    async def main(port: int) -> None:
+        async with open_kv(f"nats://me:pw@127.0.0.1:{port}/mine") as store:
+            revision = await store.update("a", b"2", await store.create("a", b"1", ttl=30.0))
+            await store.delete("a", revision)
+            assert await store.get("a") is None
+            await store.create("a", b"3")
+        async with open_kv(f"nats://reader:pw@127.0.0.1:{port}/mine") as store:
+            entry = await store.get("a")
+            assert entry is not None
+            with pytest.raises(UnauthorisedError, match="Permissions Violation for Publish"):
+                await store.update("a", b"4", entry.revision)
+        with pytest.raises(UnauthorisedError):
+            async with open_kv(f"nats://me:pw@127.0.0.1:{port}/other?timeout=2s"):
+                pass
+
+    with nats_server(tmp_path, "-c", str(tmp_path / "nats.conf")) as server:
+        asyncio.run(main(server.port))
 
 
 def test_a_bucket_that_was_deleted(server: NatsServer) -> None:
@@ -225,12 +261,19 @@ def test_nodes_of_a_cluster_killed_under_traffic(tmp_path: Path) -> None:
         _killed_under_traffic(nodes, url, 3)
 
 
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def test_a_server_that_stands_still(server: NatsServer) -> None:
     """A write that is not answered may have been done, and says so; reading tells, once the server goes on."""
 
     async def main() -> None:
         async with open_kv(f"{server.url}/still?timeout=500ms") as store:
             server.pause()
+            await await_until(lambda: _stands_still(server.pid), 30)
             with pytest.raises(UnconfirmedError, match="may have been done"):
                 await store.create("a", b"mine")
             server.resume()
