@@ -27,7 +27,7 @@ from tests.taskbus_command import environment
 __all__ = ["freeze_a_worker", "kill_guarded_workers"]
 
 #: Seconds. A worker that is starved for longer than a fifth of it would lose its claim.
-_LEASE = 4.0
+_LEASE = 3.0
 
 _WORKER = """
 import os, sys, time

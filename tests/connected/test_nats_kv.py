@@ -244,7 +244,7 @@ def test_a_server_killed_under_traffic(server: NatsServer) -> None:
 
 @pytest.mark.slow
 def test_nodes_of_a_cluster_killed_under_traffic(tmp_path: Path) -> None:
-    """The same on three replicas, whose nodes are killed one after the other."""
+    """The same on three replicas, of which two nodes are killed one after the other."""
     with nats_cluster(tmp_path) as nodes:
         url = f"nats://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}/traffic?replicas=3&timeout=2s"
 
@@ -258,7 +258,7 @@ def test_nodes_of_a_cluster_killed_under_traffic(tmp_path: Path) -> None:
                         await asyncio.sleep(0.1)
 
         asyncio.run(wait())
-        _killed_under_traffic(nodes, url, 3)
+        _killed_under_traffic(nodes, url, 2)
 
 
 def _stands_still(pid: int) -> bool:
@@ -283,8 +283,8 @@ def test_a_server_that_stands_still(server: NatsServer) -> None:
                     entry = await store.get("a")
                     if entry is None:
                         await store.create("a", b"mine")
-                except (UnreachableError, UnconfirmedError):
-                    return False
+                except (UnreachableError, UnconfirmedError, WrongRevisionError):
+                    return False  # it is on its way, or came in between
                 return entry is not None and entry.value == b"mine"
 
             await eventually(there, 30)
