@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from bus import BusError, Capabilities
@@ -50,6 +51,7 @@ class GuardedLauncher(Launcher):
         self._store = open_kv(options.guard or "")
         self._guard = Guard(self._store, group, options)
         super().__init__(launch, options)
+        self._part = self._guard.lease / _PARTS
         self._policy = options.guard_running
         self._stats = stats
         self._judge: Judge | None = None
@@ -112,7 +114,9 @@ class GuardedLauncher(Launcher):
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self._guard.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING):
+                await self._guard.close()
 
     async def _come(self, assignment: Assignment) -> None:
         """Begin this task once nothing stands in its way, or have it settled."""
@@ -140,7 +144,10 @@ class GuardedLauncher(Launcher):
         while not assignment.dropped:
             entry = await self._surely(claim.acquire)
             if entry is None:
-                return None
+                # This process may have stood still since it asked.
+                if claim.left > self._part or await self._surely(claim.renew):
+                    return None
+                continue
             found: Done | Running | None = self._guard.read(entry)
             while isinstance(found, Running) and self._policy == "wait" and not assignment.dropped:
                 if not looks:
@@ -212,10 +219,9 @@ class GuardedLauncher(Launcher):
 
     async def _keep(self) -> None:
         """Renew what is held; tell what is lost to stop, while it still may be held."""
-        part = self._guard.lease / _PARTS
         while True:
-            await asyncio.sleep(part)
-            await asyncio.gather(*(self._renew(assignment, claim, part) for assignment, claim in self._held()))
+            await asyncio.sleep(self._part)
+            await asyncio.gather(*(self._renew(assignment, claim) for assignment, claim in self._held()))
 
     def _held(self) -> list[tuple[Assignment, Claim]]:
         """Claims to renew. Those of tasks that will not be begun lapse, those of tasks that ended unseen are ended."""
@@ -223,15 +229,15 @@ class GuardedLauncher(Launcher):
             self._give_back(assignment)
         return [(each, claim) for each, claim in self._claims.items() if each.began or not each.dropped]
 
-    async def _renew(self, assignment: Assignment, claim: Claim, part: float) -> None:
+    async def _renew(self, assignment: Assignment, claim: Claim) -> None:
         held = True
         try:
-            async with asyncio.timeout(part):
+            async with asyncio.timeout(self._part):
                 held = await claim.renew()
             self._back()
         except (BusError, TimeoutError) as error:
             self._away(error)
-        if (held and claim.left > part) or self._claims.get(assignment) is not claim:
+        if (held and claim.left > self._part) or self._claims.get(assignment) is not claim:
             return
         del self._claims[assignment]
         if assignment.dropped:
@@ -248,8 +254,9 @@ class GuardedLauncher(Launcher):
         tries = 0
         while True:
             try:
-                answer = await ask()
-            except BusError as error:
+                async with asyncio.timeout(self._guard.lease):
+                    answer = await ask()
+            except (BusError, TimeoutError) as error:
                 tries += 1
                 self._away(error)
                 await asyncio.sleep(_AGAIN.delay(tries))

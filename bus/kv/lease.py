@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -102,7 +103,7 @@ class Lease:
                     # What cannot have lapsed yet was deleted by the earlier try, if there was one.
                     return last is None and self._tried and surely
                 return found.value == last
-            except BusError:
+            except (BusError, asyncio.CancelledError):
                 self._tried = True
                 raise
             self._revision = 0

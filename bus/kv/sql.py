@@ -282,7 +282,7 @@ def _engine(url: BusURL, timeout: float) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        driver, _ = _DRIVERS[url.scheme]
+        driver, extra = _DRIVERS[url.scheme]
         name = url.path.strip("/")
         if not name:
             raise BusURLError(f"{url.scheme}: name a database, as in {url.scheme}://USER@HOST/NAME")
@@ -300,7 +300,7 @@ def _engine(url: BusURL, timeout: float) -> Engine:
             isolation_level="READ COMMITTED",
             pool_size=1,
             max_overflow=0,
-            connect_args={"connect_timeout": max(1, round(timeout))},
+            connect_args=_limits(extra, timeout),
         )
     except ModuleNotFoundError as error:
         extra = _DRIVERS[url.scheme][1]
@@ -309,6 +309,21 @@ def _engine(url: BusURL, timeout: float) -> Engine:
         ) from None
     except (ArgumentError, ValueError):
         raise BusURLError(f"{url.scheme}: the URL cannot be read: write {url.scheme}://USER@HOST/NAME") from None
+
+
+def _limits(driver: str, timeout: float) -> dict[str, Any]:
+    """How the driver is told that a server which does not answer is not to be waited for."""
+    seconds = max(1, round(timeout))
+    if driver == "mysql":
+        return {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
+    return {
+        "connect_timeout": seconds,
+        "options": f"-c statement_timeout={seconds * 1000}",
+        "keepalives_idle": seconds,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+        "tcp_user_timeout": seconds * 1000,
+    }
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
