@@ -72,8 +72,12 @@ class GuardedLauncher(Launcher):
                 "--guard-running requeue: this bus cannot show a task later that it has delivered, so it would come "
                 "again without end; use wait"
             )
-        await self._store.open()
-        await self._guard.check()
+        try:
+            await self._store.open()
+            await self._guard.check()
+        except BaseException:
+            await self._store.close()
+            raise
 
     def attach(self, judge: Judge, refuse: Callable[[Verdict], None]) -> None:
         """Say who judges, and who settles what is not to be begun."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bus import BusURLError
+from bus import BusURLError, Capabilities, Durability
 from bus.errors import UnconfirmedError, UnreachableError, UnsupportedError
 from bus.kv import KeyValue, open_kv
 from task import Context, Outcome, Task, Worker, complete, error, warn
@@ -21,6 +21,7 @@ from task.guard import Claim, Guard
 from task.guarded import GuardedLauncher
 from task.options import WorkerOptions
 from task.report import Report
+from task.stats import Stats
 from task.worker_app import WorkerApp
 from tests.helpers import await_until
 from tests.servers.nats import nats_server
@@ -634,13 +635,13 @@ def test_a_bucket_without_time_to_live(tmp_path: Path) -> None:
         asyncio.run(main(server.url))
 
 
-def test_requeue_needs_delays(local: str, tmp_path: Path) -> None:
+def test_requeue_needs_delays(local: str) -> None:
     """Where a task would come again at once, without end, it is refused."""
 
     async def main() -> None:
-        (tmp_path / "tasks.jsonl").write_text('{"type":"t","task":"v"}\n')
-        options = WorkerOptions(in_=str(tmp_path / "tasks.jsonl"), guard=local, guard_running="requeue")
+        options = WorkerOptions(guard=local, guard_running="requeue")
+        launcher = GuardedLauncher(worker(lambda task, ctx: None), options, "t", Stats())
         with pytest.raises(SettingsError, match="cannot show a task later"):
-            await WorkerApp(worker(lambda task, ctx: None), options).run()
+            await launcher.open(Capabilities(durability=Durability.D0, nack_delay=None))
 
     asyncio.run(main())
