@@ -95,7 +95,9 @@ def kill_guarded_workers(folder: Path, url: str, guard: str, *, kills: int, valu
         for worker in workers:
             worker.terminate()
         codes = [worker.wait(60) for worker in workers]
-    assert codes == [0] * len(workers)
+    # One that was started last may not have got as far as to catch the signal.
+    assert set(codes) <= {0, -signal.SIGTERM}
+    assert 0 in codes
 
     again = interrupted = 0
     for value, runs in _ledger(folder, deaths).items():
