@@ -127,6 +127,8 @@ def test_three_replicas(server: NatsServer, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.db"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_it_catches_up_from_the_bucket(server: NatsServer, tmp_path: Path) -> None:
     """Stopped and started again, a replica sends what came due meanwhile; --explain knows what the bucket says."""
     (tmp_path / "rules.toml").write_text(_RULES)
