@@ -15,7 +15,8 @@
         ├── UnreachableError        the bus does not answer; worth trying again      (transient)
         ├── FullError               no room: disk, quota or memory; worth trying again (transient)
         ├── UnconfirmedError        sent, but the confirmation did not come: it may be there (transient)
-        └── LeaseLostError          the message was handed to somebody else meanwhile
+        ├── LeaseLostError          the message was handed to somebody else meanwhile
+        └── WrongRevisionError      a key of a store holds something else meanwhile
 
 ``transient`` says whether the same call may succeed later without anybody changing anything but the bus.
 No exception of a client library leaves an adapter; each is mapped onto this tree.
@@ -46,6 +47,7 @@ __all__ = [
     "UnconfirmedError",
     "UnreachableError",
     "UnsupportedError",
+    "WrongRevisionError",
 ]
 
 
@@ -140,3 +142,7 @@ class LeaseLostError(BusError):
     def __init__(self, message: str, *, deliveries: Sequence[Delivery], topic: str | None = None) -> None:
         super().__init__(message, topic=topic)
         self.deliveries = tuple(deliveries)
+
+
+class WrongRevisionError(BusError):
+    """The key of a :class:`bus.kv.KeyValue` does not hold what was to be replaced: somebody else was first."""

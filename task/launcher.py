@@ -35,6 +35,8 @@ class Launcher:
         self._event = asyncio.Event()
         self._slots = make_slots(launch, options, self)
         self._recorder: Recorder | None = None
+        #: What keeps tasks from being begun; empty if nothing does.
+        self.trouble = ""
         self._final_errors = options.retries == 0
         #: Whether outcomes are recorded: while more than the tasks in progress may be done and not yet settled.
         self.recording = False

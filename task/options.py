@@ -66,6 +66,21 @@ class WorkerOptions(AppOptions):
     lifetime: int | None = count(None, "End after this many tasks.", least=1)
     drain: bool = setting(False, "End when the topic is empty and everything is settled.")
     ack: str = choice("on-done", ("on-done", "on-receipt"), "When a task is acknowledged; on-receipt may lose it.")
+    guard: str | None = setting(
+        None,
+        "Store in which instances tell each other what they do, against doing the same task twice: sqlite:FILE, "
+        "postgresql://HOST/NAME, mysql://HOST/NAME, nats://HOST/BUCKET.",
+        metavar="URL",
+    )
+    guard_running: str = choice(
+        "wait",
+        ("wait", "requeue", "skip"),
+        "With --guard, when the same is being done: wait, hand the task back for later, or answer without doing it.",
+    )
+    guard_window: float = duration(
+        0.0, "With --guard: what was done within this time is answered as it was then, not done again; 0 for never."
+    )
+    guard_lease: float = duration(30.0, "With --guard: what a dead instance was doing is free after this time.")
     wrong_type: str = choice(
         "dead-letter",
         ("dead-letter", "reject", "ignore"),

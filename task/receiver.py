@@ -19,7 +19,7 @@ from task.options import WorkerOptions
 from task.recorder import Recorder
 from task.settler import Settler
 from task.stats import Stats
-from task.verdict import Judge, Verdict
+from task.verdict import Action, Judge, Verdict
 from task.watchdog import Watchdog
 from task.window import Window
 
@@ -111,6 +111,13 @@ class Receiver:
         """Whether it has done as many tasks as its lifetime is long."""
         lifetime = self._options.lifetime
         return lifetime is not None and self._begun >= lifetime
+
+    def refuse(self, verdict: Verdict) -> None:
+        """Settle a delivery that was given to the launcher and is not begun, or whose end does not count."""
+        if verdict.action is Action.RELEASE:
+            self._begun -= 1
+        self._refused.append(verdict)
+        self._launcher.wake()
 
     def stop(self) -> None:
         """Receive no more, let running tasks end within the kill time, hand back the rest. A second call hastens."""

@@ -13,6 +13,12 @@ from task.worker_app import WorkerApp
 __all__ = ["Report", "in_progress", "worker_metrics"]
 
 _RESULTS = ("complete", "error", "alert", "warn")
+_GUARD = {
+    "waits": "Tasks that waited for the same one.",
+    "requeues": "Tasks handed back as the same one was being done.",
+    "repeats": "Tasks answered without being done.",
+    "lost": "Tasks whose outcome did not count, as their guard was lost.",
+}
 
 
 class Report:
@@ -40,6 +46,7 @@ class Report:
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors,
             "stalls": stats.stalls,
+            "guard": stats.guard,
             "bus": {"ok": app.bus_health.ok, "detail": app.bus_health.detail},
         }
 
@@ -52,8 +59,9 @@ class Report:
         app = self._app
         if app.receiver is None or not app.receiver.receiving:
             return False, "not receiving"
-        if app.receiver.trouble:
-            return False, app.receiver.trouble
+        trouble = app.receiver.trouble or (app.launcher.trouble if app.launcher is not None else "")
+        if trouble:
+            return False, trouble
         return app.bus_health.ok, app.bus_health.detail or "ok"
 
     def metrics(self) -> Iterator[Metric]:
@@ -92,6 +100,8 @@ def worker_metrics(stats: Stats, running: int, ready: bool, label: Mapping[str, 
     yield Metric("taskbus_lease_lost_total", "counter", "Leases lost while held.", stats.lease_lost, label)
     yield Metric("taskbus_publish_errors_total", "counter", "Failed tries to settle.", stats.bus_errors, label)
     yield Metric("taskbus_stalls_total", "counter", "Reconnections as none came.", stats.stalls, label)
+    for what, number in stats.guard.items():
+        yield Metric(f"taskbus_guard_{what}_total", "counter", _GUARD[what], number, label)
     yield Metric("taskbus_tasks_in_progress", "gauge", "Tasks being done now.", running, label)
     yield Metric("taskbus_task_seconds_sum", "summary", "Seconds user code ran.", stats.seconds, label)
     yield Metric("taskbus_task_seconds_count", "summary", "Times user code ran.", stats.runs, label)

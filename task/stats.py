@@ -29,6 +29,12 @@ class Stats:
         self.interrupted = 0
         #: Times the worker reconnected because tasks were ready and none came.
         self.stalls = 0
+        #: With a guard: tasks that waited for another, were handed back, were answered without being done, and tasks
+        #: whose outcome did not count, as another instance may have begun the same meanwhile.
+        self.guard_waits = 0
+        self.guard_requeues = 0
+        self.guard_repeats = 0
+        self.guard_lost = 0
         #: Moments of the monotonic clock; None while there was none.
         self.first_received: float | None = None
         self.last_received: float | None = None
@@ -47,6 +53,11 @@ class Stats:
         results = self.results
         return results["complete"] + results["error"] + results["alert"] + results["warn"]
 
+    @property
+    def guard(self) -> dict[str, int]:
+        """What the guard did: ``waits``, ``requeues``, ``repeats``, ``lost``."""
+        return {name.removeprefix("guard_"): getattr(self, name) for name in _GUARD}
+
     def snapshot(self) -> dict[str, Any]:
         """What can be added up, as JSON has it."""
         return {"results": dict(self.results), **{name: getattr(self, name) for name in _SUMS}}
@@ -61,4 +72,5 @@ class Stats:
         return total
 
 
-_SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls")
+_GUARD = ("guard_waits", "guard_requeues", "guard_repeats", "guard_lost")
+_SUMS = ("received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls", *_GUARD)

@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bus import BusURL, Consumer, Health, Producer, check_group, check_topic, dead_topic, parse_url
 from task.connection import Connection
@@ -25,6 +26,9 @@ from task.stats import Stats
 from task.verdict import Judge
 from task.watchdog import Watchdog
 from task.worker import Launch, worker_type
+
+if TYPE_CHECKING:
+    from task.guarded import GuardedLauncher
 
 __all__ = ["WorkerApp", "endpoint"]
 
@@ -137,9 +141,12 @@ class WorkerApp:
     async def _run(self, opened: Callable[[], None]) -> Exit:
         options = self.options
         backoff = Backoff(options.retry_backoff, options.retry_delay, options.retry_max_delay)
-        self.launcher = launcher = Launcher(self._launch, options)
+        guarded = self._guarded()
+        self.launcher = launcher = guarded or Launcher(self._launch, options)
         async with Connection(self.source, self.target, self.topic, self.group) as connection:
             self.consumer = connection.consumer
+            if guarded is not None:
+                await guarded.open(connection.source.capabilities)
             opened()
 
             drain = self._drain(connection)
@@ -182,6 +189,8 @@ class WorkerApp:
                 watchdog=self._watchdog(connection),
                 reopen=reopen,
             )
+            if guarded is not None:
+                guarded.attach(judge, self.receiver.refuse)
             _log.info(
                 "working",
                 extra={
@@ -198,9 +207,18 @@ class WorkerApp:
                 await self.receiver.run()
             finally:
                 watch.cancel()
+                if guarded is not None:
+                    await guarded.close()
                 if recorder is not None:
                     recorder.close(forget=not self.receiver.held)
             return self._summary()
+
+    def _guarded(self) -> GuardedLauncher | None:
+        if self.options.guard is None:
+            return None
+        from task.guarded import GuardedLauncher
+
+        return GuardedLauncher(self._launch, self.options, self.group, self.stats)
 
     def _identity(self, connection: Connection) -> str | None:
         """What no other consumer's deliveries have in common; None if their ids may come again with other messages."""

@@ -50,6 +50,7 @@ class Overview:
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors,
             "stalls": stats.stalls,
+            "guard": stats.guard,
             "ready": sum(each.ready for each in seen),
             "processes": [each.statistics() for each in seen],
         }

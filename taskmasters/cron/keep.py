@@ -41,6 +41,8 @@ def kept(rules: str, options: CronOptions) -> Iterator[Kept]:
     place = options.state or str(Path(rules).with_suffix(".state.db"))
     if place == "-":
         yield Kept(NoState())
+    elif place.startswith("nats:"):
+        yield from _bucket(place, options.name or Path(rules).stem, options.lease)
     elif _is_url(place):
         yield from _shared(place, options.name or Path(rules).stem, options.lease)
     else:
@@ -58,21 +60,42 @@ def is_there(rules: str, options: CronOptions) -> bool:
 
 
 def _is_url(place: str) -> bool:
-    return place.startswith("sqlite:") or "://" in place
+    return place.startswith(("sqlite:", "nats:")) or "://" in place
 
 
 def _shared(place: str, name: str, lease: float) -> Iterator[Kept]:
     from taskmasters.cron.shared_state import FIRED, SharedState
-    from taskmasters.leader import LEADER, Leader
+    from taskmasters.leader import Leader
     from taskmasters.store import open_store
+    from taskmasters.store.seat import LEADER, SqlSeat
 
-    if not 0 < lease <= _LONGEST:
-        raise SettingsError(f"the lease must be more than 0 and at most {_LONGEST:g} s")
+    _check(lease)
+    election = f"cron:{name}"
     store = open_store(place, FIRED, LEADER)
     try:
-        yield Kept(SharedState(store, name), Leader(store, f"cron:{name}", lease))
+        yield Kept(SharedState(store, name), Leader(SqlSeat(store, election), election, lease))
     finally:
         store.close()
+
+
+def _bucket(place: str, name: str, lease: float) -> Iterator[Kept]:
+    from taskmasters.bucket import Bucket, KeySeat, key_part
+    from taskmasters.cron.bucket_state import BucketState
+    from taskmasters.leader import Leader
+
+    _check(lease)
+    prefix = f"cron.{key_part(name)}"
+    bucket = Bucket(place)
+    try:
+        leader = Leader(KeySeat(bucket, f"{prefix}.leader"), f"cron:{name}", lease)
+        yield Kept(BucketState(bucket, f"{prefix}.fired"), leader)
+    finally:
+        bucket.close()
+
+
+def _check(lease: float) -> None:
+    if not 0 < lease <= _LONGEST:
+        raise SettingsError(f"the lease must be more than 0 and at most {_LONGEST:g} s")
 
 
 @asynccontextmanager

@@ -16,8 +16,8 @@ class CronOptions(AppOptions):
 
     state: str | None = setting(
         None,
-        "What remembers what was sent: a file, by default RULES with .state.db at its end; a database that replicas "
-        "share, as postgresql://USER@HOST/NAME; - for nothing.",
+        "What remembers what was sent: a file, by default RULES with .state.db at its end; a database or a NATS "
+        "bucket that replicas share, as postgresql://USER@HOST/NAME or nats://HOST/BUCKET; - for nothing.",
         metavar="PATH|URL|-",
     )
     name: str | None = setting(

@@ -35,7 +35,8 @@ import json, os, signal, socket, sys, time
 fd, number, parent = map(int, os.environ["_TASKBUS_PROCESS"].split(":"))
 parent = socket.socket(fileno=fd)
 def tell(ready, **more):
-    stats = dict.fromkeys(["received", "seconds", "runs", "lease_lost", "bus_errors", "interrupted", "stalls"], 1)
+    names = "received seconds runs lease_lost bus_errors interrupted stalls guard_waits guard_requeues guard_repeats"
+    stats = dict.fromkeys([*names.split(), "guard_lost"], 1)
     report = {"ready": [ready, "ok"], "stats": {"results": {"complete": 1}, **stats}, **more}
     parent.sendall(json.dumps(report).encode() + b"\\n")
 """
