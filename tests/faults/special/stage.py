@@ -37,7 +37,7 @@ class Stage(NamedTuple):
 
 
 def on(*short: str, long: Sequence[str] = BUSES) -> pytest.MarkDecorator:
-    """Have a test run on each bus through the fixture ``scene``: on those of ``short`` always, on all in the long form."""
+    """Have a test run on buses through the fixture ``scene``: ``short`` always, ``long`` in the long form."""
     names = [*short, *(name for name in long if name not in short)]
     return pytest.mark.parametrize("scene", [(name, name in short) for name in names], ids=names, indirect=True)
 

@@ -139,7 +139,7 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease(scene: Stage, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "what, isolation", [("Hold", "process"), ("Spin", "thread"), ("Block", "inline")], ids=["hold", "spin", "block"]
+    ("what", "isolation"), [("Hold", "process"), ("Spin", "thread"), ("Block", "inline")], ids=["hold", "spin", "block"]
 )
 @on("sqlite")
 def test_user_code_cannot_starve_a_lease(scene: Stage, tmp_path: Path, what: str, isolation: str) -> None:
