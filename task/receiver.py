@@ -313,7 +313,9 @@ class Receiver:
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
         """Somebody else has these now: whatever comes of them here must not count."""
         for delivery in deliveries:
-            assignment = self._held.pop(delivery, None)
+            if delivery not in self._held:
+                continue  # extending and settling may both have found out
+            assignment = self._held.pop(delivery)
             self._stats.lease_lost += 1
             if assignment is not None:
                 assignment.dropped = True
