@@ -155,5 +155,19 @@ def test_user_code_cannot_starve_a_lease(scene: Stage, tmp_path: Path, what: str
     assert (tmp_path / "one" / "begun").exists() != (tmp_path / "other" / "begun").exists()
 
 
+@pytest.mark.slow
+@on("sqlite", long=("file", "nats", "nsq", "pubsub"))
+def test_a_thread_that_keeps_the_interpreter_is_told_of(scene: Stage, tmp_path: Path) -> None:
+    """Without a process of its own it loses its lease, and the log says why and what to do."""
+    with _stubborn(tmp_path, "Hold", "--bus", scene.url, "--isolation", "thread") as log:
+        publish(scene.url, _stubborn_task(3 * scene.lease), topic="stubborn")
+        collect(scene.url, "done", 1, quiet=scene.lease)
+        told = [json.loads(line) for line in log.read_text().splitlines() if '"event":"stood-still"' in line]
+
+    assert told
+    assert told[0]["seconds"] > scene.lease
+    assert "--isolation process" in told[0]["message"]
+
+
 def _stubborn_task(seconds: float) -> bytes:
     return json.dumps({"type": "stubborn", "task": str(seconds)}).encode()
