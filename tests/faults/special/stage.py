@@ -49,23 +49,26 @@ def need_faults(what: str = "the long form of the fault suite") -> None:
 
 
 @contextmanager
-def stage(name: str, folder: Path) -> Iterator[Stage]:
-    """The bus called ``name``, with data in ``folder``. Skips where its server is not asked for or cannot be had."""
+def stage(name: str, folder: Path, *arguments: str) -> Iterator[Stage]:
+    """The bus called ``name``, with data in ``folder``; ``arguments`` are more for nats-server and nsqd.
+
+    Skips where its server is not asked for or cannot be had.
+    """
     if name in ("sqlite", "file"):
         yield Stage(name, f"{name}:{folder}/bus.{name}?lease=500ms", 0.5, None)
         return
     need_servers()
-    server, url, lease = _make(name, folder)
+    server, url, lease = _make(name, folder, arguments)
     with server.running():
         yield Stage(name, url, lease, server)
 
 
-def _make(name: str, folder: Path) -> tuple[ServerProcess, str, float]:
+def _make(name: str, folder: Path, arguments: Sequence[str]) -> tuple[ServerProcess, str, float]:
     if name == "nats":
-        nats = NatsServer(folder)
+        nats = NatsServer(folder, *arguments)
         return nats, f"{nats.url}?lease=1s", 1.0
     if name == "nsq":
-        nsqd = Nsqd(folder)
+        nsqd = Nsqd(folder, *arguments)
         return nsqd, nsqd.url(lease="1s"), 1.0
     if name == "kafka":
         pytest.importorskip("confluent_kafka")

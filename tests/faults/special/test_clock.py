@@ -104,11 +104,12 @@ def test_a_lease_outlives_a_clock_that_is_set(
 
     second.process.kill()
     publish(scene.url, _timed("3600", "held"), topic="timed")
-    wait_until((first.folder / "begun-held-1").exists, 30)
+    # A server may first give it to the one just killed.
+    wait_until(lambda: list(first.folder.glob("begun-held-*")), 30)
     clock.set(0)
     first.process.kill()
     third = start("third")
-    wait_until((third.folder / "begun-held-2").exists, 30)
+    wait_until(lambda: list(third.folder.glob("begun-held-*")), 30)
 
 
 @pytest.mark.slow
@@ -125,7 +126,7 @@ def test_a_retry_comes_in_time(scene: Stage, clock: MachineClock, start: Start) 
 
 
 @pytest.mark.slow
-@on("sqlite", long=("nats", "nsq", "kafka", "pubsub"))
+@on("sqlite", long=("nsq",))
 def test_a_delay_is_as_long_as_asked_for(scene: Stage, clock: MachineClock, start: Start, tmp_path: Path) -> None:
     """A task sent to be done in a second is done then, though the clock was set back by hours in between."""
     clock.set(_HOURS)
