@@ -40,19 +40,23 @@ def test_a_disk_that_is_full_for_a_while(name: str, tmp_path: Path) -> None:
     (tmp_path / "worker").mkdir()
     odd = Odd(tmp_path / "worker")
     more = ("-mem-queue-size=0",) if name == "nsq" else ()
-    with tmpfs(tmp_path / "disk", f"size={_DISKS[name]}m") as disk, stage(name, disk, *more) as scene:
-        with odd.running("--bus", scene.url, "--log-format", "json") as worker, Sender(scene.url, size=2000) as sender:
-            wait_until(lambda: '"event":"started"' in odd.log, 30)
-            sender.wait_for(50)
-            ballast = _fill(disk)
-            told = sender.wait_for_error()
-            ballast.unlink()
-            if scene.server is not None and name in _GIVE_UP:
-                scene.server.restart()
-            sender.wait_for(50)
-            sender.stop()
-            done = collect(scene.url, "done", len(sender.accepted), quiet=2)
-            worker.terminate()
+    with (
+        tmpfs(tmp_path / "disk", f"size={_DISKS[name]}m") as disk,
+        stage(name, disk, *more) as scene,
+        odd.running("--bus", scene.url, "--log-format", "json") as worker,
+        Sender(scene.url, size=2000) as sender,
+    ):
+        wait_until(lambda: '"event":"started"' in odd.log, 30)
+        sender.wait_for(50)
+        ballast = _fill(disk)
+        told = sender.wait_for_error()
+        ballast.unlink()
+        if scene.server is not None and name in _GIVE_UP:
+            scene.server.restart()
+        sender.wait_for(50)
+        sender.stop()
+        done = collect(scene.url, "done", len(sender.accepted), quiet=2)
+        worker.terminate()
 
     assert odd.code == 0
     reported = {task["id"] for task in done}
