@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-again test-servers brokers brokers-stop check bench clean
+.PHONY: help demo test test-again test-servers faults soak brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -34,6 +34,12 @@ test-again: $(VENV)/.dev ## Run the tests that failed last time, one after the o
 
 test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and databases
 	TASKBUS_SERVERS=1 $(PYTEST)
+
+faults: $(VENV)/.dev ## Every fault on every bus, and write the table of docs/guarantees.md; SEED=N repeats
+	TASKBUS_SERVERS=1 $(BIN)/python -m tests.nemesis --write
+
+soak: $(VENV)/.dev ## Mixed faults on every bus for HOURS=N, and look for leaks; SEED=N repeats
+	TASKBUS_SERVERS=1 $(BIN)/python -m tests.nemesis --jobs 6 --hours $(or $(HOURS),1)
 
 brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
 	@$(BIN)/python -m tests.servers.brokers up

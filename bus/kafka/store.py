@@ -130,8 +130,16 @@ class Store:
                 return await loop.run_in_executor(self._threads, ask)
             except KafkaException as error:
                 found = kafka_error(error)
-                fresh = topic in self._known and found is not None and found.code() == K.UNKNOWN_TOPIC_OR_PART
-                if (not fresh and (found is None or found.code() not in _MOVING)) or loop.time() > until:
+                code = found.code() if found is not None else None
+                late = loop.time() > until
+                if code == K.UNKNOWN_TOPIC_OR_PART and topic is not None and topic in self._known:
+                    if late:
+                        # A server that is slow to hear of a topic does not miss it. Should it have been deleted, it is
+                        # made again when it is next asked for.
+                        self.forget(topic)
+                        text = f"kafka at {self.where} does not know the topic {topic} yet"
+                        raise UnreachableError(text, topic=topic) from error
+                elif code not in _MOVING or late:
                     raise mapped(error, doing, topic) from error
             await asyncio.sleep(0.05)
 

@@ -96,8 +96,8 @@ class KafkaServer(ServerProcess):
     """One broker that is its own controller; data and ports outlast restarts.
 
     ``listeners`` are more listeners by name with their protocol, as in ``{"LOGIN": "SASL_PLAINTEXT"}``; each gets a
-    port of its own in :attr:`ports`. ``properties`` are the broker's, over the defaults. ``scram`` are arguments of
-    ``--add-scram`` of Kafka's StorageTool.
+    port of its own in :attr:`ports`, that of ``ports`` if given. ``properties`` are the broker's, over the defaults.
+    ``scram`` are arguments of ``--add-scram`` of Kafka's StorageTool.
     """
 
     patience = 60.0
@@ -108,6 +108,7 @@ class KafkaServer(ServerProcess):
         *,
         port: int | None = None,
         listeners: Mapping[str, str] | None = None,
+        ports: Mapping[str, int] | None = None,
         properties: Mapping[str, str] | None = None,
         scram: Sequence[str] = (),
         node: int = 1,
@@ -121,7 +122,7 @@ class KafkaServer(ServerProcess):
         super().__init__(own, "kafka")
         self.port = port or free_port()
         self.controller = controller or free_port()
-        self.ports = {name: free_port() for name in listeners or {}}
+        self.ports = {name: (ports or {}).get(name) or free_port() for name in listeners or {}}
         self._protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"} | dict(listeners or {})
         self._scram = scram
         shown = {"PLAINTEXT": self.port} | self.ports
