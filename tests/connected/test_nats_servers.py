@@ -117,6 +117,29 @@ def _ids(bodies: list[bytes]) -> set[str]:
     return {orjson.loads(body)["id"] for body in bodies}
 
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_restart_forgets_ids_of_what_is_gone(server: NatsServer, how: str) -> None:
+    """Published again after a restart, what is still stored is dropped, and what was acknowledged comes once more."""
+
+    async def run() -> None:
+        gone, kept = Message("t", b"gone", id="1"), Message("t", b"kept", id="2")
+        async with (
+            bus.connect(f"{server.url}?timeout=2s") as b,
+            await b.producer() as producer,
+            await b.consumer("t", "g") as consumer,
+        ):
+            await _publish(producer, gone, kept)
+            await consumer.ack(await consumer.receive(1, timeout=10))
+            await _publish(producer, gone, kept)
+            assert (await b.depth("t", "g")).total == 1
+            await asyncio.to_thread(getattr(server, how))
+            await asyncio.to_thread(server.start)
+            await _publish(producer, gone, kept)
+            assert (await b.depth("t", "g")).total == 2
+
+    asyncio.run(run())
+
+
 def test_health_tells_while_the_server_is_away(server: NatsServer) -> None:
     """Without a server health says so at once, publishing is an UnreachableError, and receive waits."""
 

@@ -16,7 +16,7 @@ import pytest
 import tests.nemesis.catalogue  # noqa: F401 - registers the faults
 from tests.nemesis.brokers import BUSES
 from tests.nemesis.fault import FAULTS
-from tests.nemesis.table import HEAD, row, table, write
+from tests.nemesis.table import HEAD, keep, kept, row, table, write
 from tests.nemesis.trial import Refused, Trial, run_trial
 
 __all__ = ["main"]
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TASKBUS_SERVERS", "1")
     print(f"seed {options.seed} (repeat with SEED={options.seed})", flush=True)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="nemesis-"))
+    folder.mkdir(parents=True, exist_ok=True)
     print(f"ledgers and logs are in {folder}", flush=True)
     each = (
         [[name for name in options.faults if name != _QUIET]] if options.hours else [[name] for name in options.faults]
@@ -45,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run(job: tuple[str, list[str]]) -> Trial | str | None:
         name, faults = job
         what = "mixed" if options.hours else "".join(faults) or _QUIET
-        own = folder / f"{name}-{what.replace(' ', '-')}"
-        own.mkdir(parents=True)
+        label = f"{name}-{what.replace(' ', '-')}"
+        own = Path(tempfile.mkdtemp(prefix=f"{label}-", dir=folder))
         seconds = options.hours * _HOUR or options.seconds
         try:
-            return run_trial(
+            trial = run_trial(
                 name,
                 faults,
                 own,
@@ -61,18 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 leaks=bool(options.hours),
                 say=_say if options.verbose else _be_quiet,
             )
+            keep(trial, folder / "results" / f"{label}.json")
+            return trial
         except Refused:
             return None
         # Whatever went wrong is told, and the other trials go on.
         except (pytest.skip.Exception, pytest.fail.Exception, Exception) as trouble:
             return f"{name}: {what}: not run: {type(trouble).__name__}: {trouble}"
 
-    trials: list[Trial] = []
     print(HEAD, flush=True)
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(run, jobs):
             if isinstance(result, Trial):
-                trials.append(result)
                 print(row(result), flush=True)
                 for sentence in result.broken:
                     print(f"    BROKEN {sentence}", flush=True)
@@ -80,11 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             elif result is not None:
                 print(result, flush=True)
                 failed = True
+    # Also those that an earlier run left in the same folder.
+    trials = sorted(map(kept, (folder / "results").glob("*.json")), key=_place)
     print()
     print(table(trials))
     if options.write:
         write(trials)
     return int(failed)
+
+
+def _place(trial: Trial) -> tuple[list[int], int]:
+    """Where it stands in the table: by fault, then by bus."""
+    return [list(FAULTS).index(name) for name in trial.faults], list(BUSES).index(trial.bus)
 
 
 def _say(text: str) -> None:
@@ -105,7 +113,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or random.randrange(2**32)))
     parser.add_argument("--hours", type=float, default=0.0, help="soak: mixed faults for so long on each bus")
     parser.add_argument("--jobs", type=int, default=3, help="trials side by side")
-    parser.add_argument("--folder", help="where ledgers and logs go; by default a new one")
+    parser.add_argument(
+        "--folder", help="where ledgers, logs and results go, beside earlier results; by default a new one"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/guarantees.md")
     parser.add_argument("--verbose", action="store_true", help="say which period begins")
     return parser.parse_args(argv)

@@ -14,7 +14,7 @@ class Account(NamedTuple):
 
     #: Whose publish was confirmed.
     accepted: int
-    #: Accepted, and neither a done task nor a dead letter of it came.
+    #: Accepted, and neither a done task nor a dead letter of it came, or a copy of it was not begun.
     lost: int
     #: Of the lost: accepted before the first that came, after the last that came, and between.
     lost_first: int
@@ -24,11 +24,12 @@ class Account(NamedTuple):
     lost_reports: int
     #: Seen though nobody attempted to send it.
     invented: int
-    #: Executions beyond the first of each, without those after an error that the task had asked for.
+    #: Executions beyond the first of each, and of each copy, without those after an error that
+    #: the task had asked for.
     duplicates: int
-    #: Publishes beyond the first of each task: outcomes unknown to the sender, and copies made on purpose.
+    #: Tries to publish beyond the first of each task: the outcome was unknown to the sender.
     published_again: int
-    #: Done tasks beyond the first of each.
+    #: Done tasks beyond the first of each, and of each copy.
     reported_again: int
     #: What was no task and was done all the same.
     poison_done: int
@@ -39,9 +40,9 @@ def settle(ledger: Ledger) -> Account:
     attempted, executed = ledger.count(Event.ATTEMPTED), ledger.count(Event.EXECUTED)
     failed, done, dead = ledger.count(Event.FAILED), ledger.count(Event.DONE), ledger.count(Event.DEAD)
     accepted = ledger.accepted()
-    ended = done.keys() | dead.keys()
-    lost = [number for number, id in enumerate(accepted) if id not in ended]
-    came = [number for number, id in enumerate(accepted) if id in ended] or [len(accepted)]
+    ended, pending, copied = done.keys() | dead.keys(), ledger.pending(), ledger.count(Event.COPIED)
+    lost = [number for number, id in enumerate(accepted) if id in pending]
+    came = [number for number, id in enumerate(accepted) if id not in pending] or [len(accepted)]
     first = sum(number < came[0] for number in lost)
     last = sum(number > came[-1] for number in lost)
     return Account(
@@ -52,8 +53,8 @@ def settle(ledger: Ledger) -> Account:
         lost_between=len(lost) - first - last,
         lost_reports=sum(accepted[number] in executed for number in lost),
         invented=len((ended | executed.keys()) - attempted.keys()),
-        duplicates=sum(max(0, times - 1 - failed[id]) for id, times in executed.items()),
+        duplicates=sum(max(0, times - 1 - failed[id] - copied[id]) for id, times in executed.items()),
         published_again=attempted.total() - len(attempted),
-        reported_again=done.total() - len(done),
+        reported_again=sum(max(0, times - 1 - copied[id]) for id, times in done.items()),
         poison_done=sum(id.startswith("poison") for id in executed.keys() | done.keys()),
     )

@@ -45,6 +45,7 @@ class Cluster:
         self.strikes: Counter[str] = Counter()
         self.observer: subprocess.Popen[bytes] | None = None
         self.sender: subprocess.Popen[bytes] | None = None
+        self._sending: tuple[str, ...] = ()
         self._pens: dict[Event, Pen] = {}
         self._lock = Lock()
         self._publishing = Lock()
@@ -54,21 +55,32 @@ class Cluster:
         folder = str(self.ledger.folder)
         self.observer = self._run("observer", self.direct, folder)
         self.fleet.start()
-        self.sender = self._run("sender", self.url, folder, str(tasks), str(rate), str(seed))
+        self._sending = ("sender", self.url, folder, str(tasks), str(rate), str(seed))
+        self.sender = self._run(*self._sending)
+
+    def kill_sender(self) -> bool:
+        """``kill -9`` of the sender, and start it again to go on. Returns whether it still ran."""
+        if self.sender is None or self.sender.poll() is not None:
+            return False
+        self.sender.kill()
+        self.sender.wait(_ENDING)
+        self.sender = self._run(*self._sending)
+        return True
 
     def count(self, fault: str, strikes: int = 1) -> None:
         """Note that a fault struck."""
         with self._lock:
             self.strikes[fault] += strikes
 
-    def publish(self, topic: str, messages: Sequence[tuple[str, bytes]]) -> None:
+    def publish(self, topic: str, messages: Sequence[tuple[str, bytes]], *, copies: bool = False) -> None:
         """Publish (id, body) past the proxy, with entries in the ledger, trying until confirmed.
 
-        What was accepted before may be done once more for it, which the ledger tells by its attempts.
+        With ``copies`` they are tasks that were accepted before, and each has to be executed once more.
         """
-        ids = [id for id, _ in messages]
         with self._publishing:
-            asyncio.run(self._publish(ids, [Message(topic, body) for _, body in messages]))
+            asyncio.run(
+                self._publish([id for id, _ in messages], [Message(topic, body) for _, body in messages], copies)
+            )
 
     def footprints(self) -> list[Footprint]:
         """Of the processes of ours that are never harmed: the worker that is spared, and the observer."""
@@ -104,15 +116,18 @@ class Cluster:
             root = str(Path(__file__).parents[2])
             return subprocess.Popen(command, env=environment(), cwd=root, stdout=log, stderr=log)
 
-    async def _publish(self, ids: list[str], messages: list[Message]) -> None:
+    async def _publish(self, ids: list[str], messages: list[Message], copies: bool) -> None:
         async with bus.connect(self.direct) as b, await b.producer() as producer:
+            copy = copies
             while True:
-                self._pen(Event.ATTEMPTED).write(ids)
+                # The first publish of a copy is no second attempt of the task.
+                self._pen(Event.ATTEMPTED).write([] if copy else ids)
                 try:
                     await producer.publish_many(messages)
                     break
                 except BusError as error:
                     if not error.transient:
                         raise
+                    copy = False
                     await asyncio.sleep(0.1)
-        self._pen(Event.ACCEPTED).write(ids)
+        self._pen(Event.COPIED if copies else Event.ACCEPTED).write(ids)

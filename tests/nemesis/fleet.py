@@ -82,11 +82,14 @@ class Fleet:
         with self._lock:
             return [worker.pid for worker in self._workers if worker.poll() is None]
 
-    def victim(self, dice: Random, *, working: bool = True) -> int | None:
-        """One of those that may be harmed and, unless told otherwise, have begun a task; None if there is none now."""
+    def victims(self, *, working: bool = True) -> list[int]:
+        """Those that may be harmed and, unless told otherwise, have begun a task."""
         pids = self.pids[1:] if self._spare_first else self.pids
-        if working:
-            pids = [pid for pid in pids if self._has_worked(pid)]
+        return [pid for pid in pids if not working or self._has_worked(pid)]
+
+    def victim(self, dice: Random, *, working: bool = True) -> int | None:
+        """One of them; None if there is none now."""
+        pids = self.victims(working=working)
         return dice.choice(pids) if pids else None
 
     def send_signal(self, pid: int, number: signal.Signals) -> None:

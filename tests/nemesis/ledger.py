@@ -27,6 +27,8 @@ class Event(StrEnum):
     EXECUTED = "executed"
     #: It ended with an error, as the task asked: that it is begun once more is no duplicate.
     FAILED = "failed"
+    #: One more message with the same task was confirmed, on purpose: it has to be executed once more.
+    COPIED = "copied"
     #: Its done task was received.
     DONE = "done"
     #: A dead letter of it was received.
@@ -65,20 +67,24 @@ class Ledger:
         return self._counts[event]
 
     def accepted(self) -> list[str]:
-        """Ids whose publish was confirmed, in the order of the confirmations of each sender."""
+        """Ids whose publish was confirmed, in about that order."""
         self._refresh()
         return list(self._order)
 
     def pending(self) -> set[str]:
-        """What was accepted and of which neither a done task nor a dead letter has been seen."""
+        """What was accepted and has neither a done task nor a dead letter, or a copy that was not begun."""
         self._refresh()
         counts = self._counts
-        return counts[Event.ACCEPTED].keys() - counts[Event.DONE].keys() - counts[Event.DEAD].keys()
+        executed, failed = counts[Event.EXECUTED], counts[Event.FAILED]
+        waiting = counts[Event.ACCEPTED].keys() - counts[Event.DONE].keys() - counts[Event.DEAD].keys()
+        return waiting | {id for id, more in counts[Event.COPIED].items() if executed[id] - failed[id] < 1 + more}
 
     def _refresh(self) -> None:
         for path in sorted(self.folder.glob("*.*")):
             event = Event(path.name.partition(".")[0])
             start = self._read.get(path, 0)
+            if path.stat().st_size == start:
+                continue
             with path.open("rb") as file:
                 file.seek(start)
                 data = file.read()

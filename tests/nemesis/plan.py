@@ -64,27 +64,34 @@ class Period:
         return self.over
 
 
-def plan(seed: int, faults: Sequence[Fault], total: float, *, mean: float = 5.0) -> list[Period]:
+def plan(seed: int | str, faults: Sequence[Fault], total: float, *, mean: float = 5.0) -> list[Period]:
     """Periods of ``mean`` seconds on average, ``total`` in all.
 
-    One of every four is quiet; in the others one or two of ``faults`` happen, which do not need the same.
+    One of every four is quiet; in the others one or two of ``faults`` happen, which do not need the same. Each has its
+    turn before one comes again.
     """
     dice = Random(seed)
     count = max(1, round(total / mean))
     lengths = [dice.uniform(0.5, 1.5) for _ in range(count)]
     periods: list[Period] = []
+    deck: list[Fault] = []
     for number, length in enumerate(lengths):
         if number % _ROUND == 0:
             quiet = number + dice.randrange(_ROUND)
         # A plan that ends within a round may have no quiet period in it, but a fault it has.
-        chosen = _choose(dice, faults) if number != quiet or count == 1 else []
+        chosen = _deal(dice, faults, deck) if number != quiet or count == 1 else []
         periods.append(Period([fault.name for fault in chosen], length * total / sum(lengths), dice.getrandbits(32)))
     return periods
 
 
-def _choose(dice: Random, faults: Sequence[Fault]) -> list[Fault]:
-    if not faults:
+def _deal(dice: Random, faults: Sequence[Fault], deck: list[Fault]) -> list[Fault]:
+    if not deck:
+        deck += dice.sample(faults, len(faults))
+    if not deck:
         return []
-    first, second = dice.choice(faults), dice.choice(faults)
-    together = first.name != second.name and not first.needs & second.needs and dice.random() < _TOGETHER
-    return [first, second] if together else [first]
+    first = deck.pop()
+    fitting = [fault for fault in deck if not fault.needs & first.needs]
+    if not fitting or dice.random() >= _TOGETHER:
+        return [first]
+    deck.remove(fitting[-1])
+    return [first, fitting[-1]]

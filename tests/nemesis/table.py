@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
+
+from bus import Durability
+from tests.nemesis.account import Account
 from tests.nemesis.trial import Trial
 
-__all__ = ["BEGIN", "END", "HEAD", "row", "table", "write"]
+__all__ = ["BEGIN", "END", "HEAD", "keep", "kept", "row", "table", "write"]
 
 _PAGE = Path(__file__).parents[2] / "docs" / "guarantees.md"
 #: Between these lines the page is generated.
@@ -65,6 +70,26 @@ def table(trials: Sequence[Trial]) -> str:
         cells.setdefault(_faults(trial), {})[trial.bus] = _cell(trial)
     lines = [f"| {fault} | {' | '.join(of.get(bus, '') for bus in buses)} |" for fault, of in cells.items()]
     return "\n".join([about, "", head, *lines])
+
+
+def keep(trial: Trial, path: Path) -> None:
+    """Write it to a file, so that a table can be made of several runs."""
+    data = dataclasses.asdict(trial) | {"account": trial.account._asdict()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2))
+
+
+def kept(path: Path) -> Trial:
+    """Read one that was kept."""
+    data = orjson.loads(path.read_bytes())
+    return Trial(
+        **data
+        | {
+            "durability": Durability(data["durability"]),
+            "faults": tuple(data["faults"]),
+            "account": Account(**data["account"]),
+        }
+    )
 
 
 def _faults(trial: Trial) -> str:

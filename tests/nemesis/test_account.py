@@ -60,6 +60,16 @@ def test_what_comes_again(tmp_path: Path) -> None:
     assert (account.duplicates, account.published_again, account.reported_again) == (2, 1, 1)
 
 
+def test_copies(tmp_path: Path) -> None:
+    """Each copy is to be begun: one that is not is lost, and one that is is no duplicate."""
+    sent = ["a", "b", "c"]
+    events = {"attempted": sent, "accepted": sent, "copied": ["a", "b", "b"], "done": ["a", "a", "b", "b", "b", "c"]}
+    ledger = write(tmp_path, **events, executed=["a", "a", "b", "b", "c", "c"])
+    assert ledger.pending() == {"b"}
+    account = settle(ledger)
+    assert (account.lost, account.duplicates, account.reported_again, account.published_again) == (1, 1, 0, 0)
+
+
 def test_what_must_not_come(tmp_path: Path) -> None:
     """What nobody sent is told, and so is poison that was done."""
     account = settle(write(tmp_path, attempted=["a", "poison-1"], executed=["poison-1"], done=["b"]))

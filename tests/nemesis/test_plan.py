@@ -39,6 +39,13 @@ def test_what_needs_the_same_does_not_come_together() -> None:
         assert not FAULTS[first].needs & FAULTS[second].needs
 
 
+def test_each_fault_has_its_turn() -> None:
+    """Before one comes again all others came."""
+    dealt = [name for period in plan(4, _ALL, 1000.0) for name in period.faults]
+    for start in range(0, 3 * len(_ALL), len(_ALL)):
+        assert set(dealt[start : start + len(_ALL)]) == set(FAULTS)
+
+
 def test_one_period_has_the_fault() -> None:
     """A plan of a single period is not a quiet one, unless there are no faults."""
     assert plan(3, _ALL[:1], 2.0)[0].faults == (_ALL[0].name,)

@@ -9,7 +9,7 @@ import pytest
 from bus import Durability
 from tests.nemesis.account import Account
 from tests.nemesis.footprint import Footprint, footprint, grown
-from tests.nemesis.table import BEGIN, END, row, table, write
+from tests.nemesis.table import BEGIN, END, keep, kept, row, table, write
 from tests.nemesis.trial import Trial
 
 
@@ -51,6 +51,12 @@ def test_the_table_has_a_line_for_each_fault_and_a_column_for_each_bus() -> None
         "| broker kill -9 | 300 · 0 · 2 · 1.2 s |  |",
         "| none |  | 300 · **9** · 2 · – |",
     ]
+
+
+def test_a_trial_is_kept(tmp_path: Path) -> None:
+    """It is read as it was written."""
+    keep(trial(9, None), tmp_path / "results" / "one.json")
+    assert kept(tmp_path / "results" / "one.json") == trial(9, None)
 
 
 def test_it_is_written_between_the_marks(tmp_path: Path) -> None:

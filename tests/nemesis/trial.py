@@ -93,7 +93,7 @@ def run_trial(
         cluster.start(tasks=tasks, rate=tasks / (seconds * _SENDING), seed=seed)
         _await_first(cluster)
         before: list[Footprint] = []
-        for number, period in enumerate(plan(seed, chosen, seconds, mean=mean)):
+        for number, period in enumerate(plan(f"{seed} {name}", chosen, seconds, mean=mean)):
             say(f"{name}: {period}")
             _run_period(cluster, period)
             if leaks and number == 0:

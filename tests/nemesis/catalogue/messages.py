@@ -61,4 +61,4 @@ class Copies(Fault):
             accepted = [id for id in cluster.ledger.accepted() if id.isdigit()]
             chosen = dice.sample(accepted, min(5, len(accepted)))
             cluster.count(self.name, len(chosen))
-            cluster.publish("noted", [(id, encode(Task("noted", "0.001", id=id))) for id in chosen])
+            cluster.publish("noted", [(id, encode(Task("noted", "0.001", id=id))) for id in chosen], copies=True)

@@ -1,4 +1,4 @@
-"""Workers are killed, stand still, are told to stop, come and go."""
+"""Workers and senders are killed, stand still, are told to stop, come and go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.nemesis.cluster import Cluster
 from tests.nemesis.fault import Fault, Need, register
 from tests.nemesis.plan import Period
 
-__all__ = ["Rebalance", "SlowConsumer", "TermStorm", "WorkerFreeze", "WorkerKill"]
+__all__ = ["AllWorkersKill", "Rebalance", "SenderKill", "SlowConsumer", "TermStorm", "WorkerFreeze", "WorkerKill"]
 
 
 @register
@@ -26,6 +26,37 @@ class WorkerKill(Fault):
             if victim is not None:
                 cluster.count(self.name)
                 cluster.fleet.send_signal(victim, signal.SIGKILL)
+
+
+@register
+class AllWorkersKill(Fault):
+    """``kill -9`` of all workers at once, as when their machine stops."""
+
+    name = "all workers kill -9"
+    again = 1
+
+    def strike(self, cluster: Cluster, period: Period) -> None:
+        """See :class:`Fault`."""
+        dice = period.dice(self.name)
+        while not period.rest(dice.uniform(1.0, 2.0)):
+            for victim in cluster.fleet.victims():
+                cluster.count(self.name)
+                cluster.fleet.send_signal(victim, signal.SIGKILL)
+
+
+@register
+class SenderKill(Fault):
+    """``kill -9`` of the sender. Started again it sends anew what it has no confirmation of."""
+
+    name = "sender kill -9"
+    again = 0
+
+    def strike(self, cluster: Cluster, period: Period) -> None:
+        """See :class:`Fault`."""
+        dice = period.dice(self.name)
+        while not period.rest(dice.uniform(0.5, 2.0)):
+            if cluster.kill_sender():
+                cluster.count(self.name)
 
 
 @register
