@@ -16,6 +16,9 @@ from tests.faults.special.stage import Stage, collect, on
 from tests.helpers import wait_until
 from tests.taskbus_command import command_line, environment, taskbus
 
+pytestmark = pytest.mark.timeout(300)
+#: Not kafka: its client waits until moments of the machine's clock, in the kernel, which no preload can show another.
+_LONG = ("nats", "nsq", "pubsub")
 _HOURS = 5 * 3600.0
 
 #: A task's value is ``SECONDS`` it takes, or ``again``: the first attempt is to be repeated in a second.
@@ -89,7 +92,7 @@ def _timed(value: str, id: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hours", [_HOURS, -_HOURS], ids=["forward", "back"])
-@on("sqlite", "file")
+@on("sqlite", "file", long=_LONG)
 def test_a_lease_outlives_a_clock_that_is_set(
     scene: Stage, clock: MachineClock, start: Start, tmp_path: Path, hours: float
 ) -> None:
@@ -113,7 +116,7 @@ def test_a_lease_outlives_a_clock_that_is_set(
 
 
 @pytest.mark.slow
-@on("sqlite", "file")
+@on("sqlite", "file", long=_LONG)
 def test_a_retry_comes_in_time(scene: Stage, clock: MachineClock, start: Start) -> None:
     """What was to be tried again in a second is, though the clock is set back by hours meanwhile, and forward."""
     clock.set(_HOURS)

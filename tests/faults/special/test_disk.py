@@ -11,6 +11,7 @@ from tests.faults.special.sender import Sender
 from tests.faults.special.stage import collect, need_faults, stage
 from tests.helpers import wait_until
 
+pytestmark = pytest.mark.timeout(300)
 #: MiB of the disk that each bus works on. The log of sqlite alone grows to 8 before it is used anew.
 _DISKS = {"sqlite": 48, "file": 8, "nats": 32, "nsq": 16, "kafka": 64}
 _SHORT = ("sqlite",)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,13 +23,13 @@ from tests.servers import need_servers
 from tests.servers.nats import NatsServer
 from tests.servers.nsq import Nsqd
 
+pytestmark = pytest.mark.timeout(300)
 _SECRET = "canary-5d1e"
 _JSON = ("--status-port", "0", "--log-format", "json")
 
 
-def _need(name: str, *short: str) -> None:
-    if name not in short:
-        need_faults(f"on {name}, part of the long form of the fault suite")
+def _need(name: str) -> None:
+    need_faults(f"on {name}, part of the long form of the fault suite")
 
 
 @pytest.mark.slow
@@ -158,14 +159,7 @@ def _nsq_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
 @contextmanager
 def _kafka_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
     """The same for a broker that asks for the password again every two seconds."""
-    pytest.importorskip("confluent_kafka")
-    from confluent_kafka.admin import (
-        AdminClient,
-        ScramCredentialInfo,
-        ScramMechanism,
-        UserScramCredentialDeletion,
-        UserScramCredentialUpsertion,
-    )
+    admin: Any = pytest.importorskip("confluent_kafka.admin")
 
     from tests.servers.kafka import KafkaServer
 
@@ -181,16 +175,16 @@ def _kafka_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
         },
         scram=[f"SCRAM-SHA-256=[name=me,password={_SECRET}]"],
     )
-    kind = ScramMechanism.SCRAM_SHA_256
+    kind = admin.ScramMechanism.SCRAM_SHA_256
     with server.running():
 
         def admit(ours: bool) -> None:
             change = (
-                UserScramCredentialUpsertion("me", ScramCredentialInfo(kind, 4096), _SECRET.encode())
+                admin.UserScramCredentialUpsertion("me", admin.ScramCredentialInfo(kind, 4096), _SECRET.encode())
                 if ours
-                else UserScramCredentialDeletion("me", kind)
+                else admin.UserScramCredentialDeletion("me", kind)
             )
-            client = AdminClient({"bootstrap.servers": server.address})
+            client = admin.AdminClient({"bootstrap.servers": server.address})
             for future in client.alter_user_scram_credentials([change]).values():
                 future.result(30)
 

@@ -44,9 +44,7 @@ def _drain(folder: Path, url: str) -> set[str]:
     return {task["id"] for task in collect(url, "done", 0, quiet=0.3)}
 
 
-@pytest.mark.parametrize(
-    "tail", [b'{"type":"odd","ta', b"\0" * 300, b"\0" * 300 + b'{"ty'], ids=["half", "zeros", "both"]
-)
+@pytest.mark.parametrize("tail", [b'{"type":"odd","ta', b"\0" * 300 + b'{"ty'], ids=["half", "zeros"])
 def test_the_end_of_a_topic(tmp_path: Path, tail: bytes) -> None:
     """On the file bus what a failure left behind the last confirmed line spoils neither that line nor the next."""
     url = f"file:{tmp_path}/bus"
@@ -79,9 +77,7 @@ def test_the_middle_of_a_topic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "end",
-    [b"\0" * 4096, b"\0" * 10 + b'{"type":"odd"', b'{"type":"odd","task":"","id":"la'],
-    ids=["zeros", "mixed", "half"],
+    "end", [b"\0" * 4096 + b'{"type":"odd"', b'{"type":"odd","task":"","id":"la'], ids=["zeros", "half"]
 )
 def test_the_end_of_an_input(tmp_path: Path, end: bytes) -> None:
     """Of lines read from a file the whole ones are done and the torn one lies in the dead letters; exit code 0."""

@@ -15,13 +15,20 @@ import pytest
 import bus
 from task.dead import original
 from tests.acceptance.support import Odd, publish, task_line
-from tests.faults.special.stage import Stage, collect, on
+from tests.faults.special.stage import Stage, collect, need_faults, on
 from tests.helpers import wait_until
 from tests.taskbus_command import command_line, environment
 
+pytestmark = pytest.mark.timeout(300)
 #: Ways to run a worker whose tasks end their process.
 _CONTAINED = {"processes": ("--processes", "2"), "process": ("--isolation", "process")}
 _GOOD = 6
+#: How the process of each of the three deeds ends.
+_ENDS = [
+    "the worker's process ended with exit code 7",
+    "the worker's process was killed by SIGKILL",
+    "the worker's process was killed by SIGSEGV",
+]
 
 #: A task's value is a number of seconds for which it does its worst. It tells the attempt.
 _STUBBORN = """
@@ -87,9 +94,11 @@ def _stubborn(folder: Path, what: str, *args: str) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", _CONTAINED)
-@on("sqlite", "nats")
+@on("sqlite")
 def test_a_task_that_kills_its_process(scene: Stage, tmp_path: Path, kind: str) -> None:
     """Tasks that end their process, each in another way, are dead-lettered with their history; the rest flows."""
+    if kind == "process":
+        need_faults("tests/acceptance/test_bad_input.py has the like")
     deeds = ("quit", "kill", "segfault")
     good = [task_line("", f"good-{number}") for number in range(_GOOD)]
     publish(scene.url, *good[:3], *(task_line(deed, deed) for deed in deeds), *good[3:])
@@ -103,10 +112,18 @@ def test_a_task_that_kills_its_process(scene: Stage, tmp_path: Path, kind: str) 
     assert odd.code == 0
     assert {task["id"] for task in done} == {f"good-{number}" for number in range(_GOOD)}
     assert {id: original(letter) for id, letter in letters.items()} == {deed: task_line(deed, deed) for deed in deeds}
+    if kind == "process":
+        # The application outlives its process, and knows how that ended.
+        assert [letters[deed]["reason"].partition(";")[0] for deed in deeds] == _ENDS
+        assert {letter["attempts"] for letter in letters.values()} == {3}
+        if bus.connect(scene.url).capabilities.history:
+            assert [letters[deed]["history"] for deed in deeds] == [[end] * 2 for end in _ENDS]
+    else:
+        assert {(letter["code"], letter["attempts"]) for letter in letters.values()} == {("too-many-attempts", 4)}
 
 
 @pytest.mark.slow
-@on("sqlite", "nats")
+@on("sqlite")
 def test_a_worker_that_stood_still_for_longer_than_its_lease(scene: Stage, tmp_path: Path) -> None:
     """Another does its task meanwhile. Awake again it settles nothing, and what it reports has the same id."""
     url = scene.url
@@ -144,6 +161,8 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease(scene: Stage, tmp_p
 @on("sqlite")
 def test_user_code_cannot_starve_a_lease(scene: Stage, tmp_path: Path, what: str, isolation: str) -> None:
     """A task that takes three leases, in the isolation it needs, is done once though another worker stands by."""
+    if what == "Hold":
+        need_faults("tests/acceptance/test_worker_processes.py has the like")
     args = ("--bus", scene.url, *(() if isolation == "inline" else ("--isolation", isolation)))
     with _stubborn(tmp_path / "one", what, *args) as one, _stubborn(tmp_path / "other", what, *args) as other:
         publish(scene.url, _stubborn_task(3 * scene.lease), topic="stubborn")
