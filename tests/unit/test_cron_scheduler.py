@@ -159,6 +159,16 @@ def test_a_clock_set_back_repeats_nothing_and_loses_nothing() -> None:
     assert scheduler.upcoming()["daily"] == START + DAY + HOUR
 
 
+def test_a_rule_that_fired_ahead_waits_for_the_clock() -> None:
+    """What it fired by a wrong clock is not fired again, and so nothing is until the right one has got there."""
+    scheduler = Scheduler([rule("*/10 * * * *", missed=Missed.LAST)], {}, START)
+    assert instants(scheduler, START + HOUR + 630) == [HOUR + 600]
+    scheduler.awake(START + HOUR + 630)
+
+    assert instants(scheduler, START + 900) == []
+    assert scheduler.wake == START + HOUR + 1200
+
+
 def test_a_small_step_back_repeats_nothing() -> None:
     """A clock corrected by seconds fires nothing twice."""
     scheduler = Scheduler([rule("* * * * * *")], {}, START)
