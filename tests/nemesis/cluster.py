@@ -14,7 +14,7 @@ from typing import Self
 
 import bus
 from bus import BusError, Message
-from tests.nemesis.brokers import LEASE, Served
+from tests.nemesis.brokers import Served
 from tests.nemesis.fleet import Fleet
 from tests.nemesis.footprint import Footprint, footprint
 from tests.nemesis.ledger import Event, Ledger, Pen
@@ -33,9 +33,8 @@ class Cluster:
         #: Of the bus: ``nats``.
         self.bus = name
         self.folder = folder
-        self.url, self.direct, self.version, self.broker, self.proxy = served
-        #: Seconds that a delivery stays with a worker which does not extend it.
-        self.lease = LEASE
+        #: ``lease``: seconds that a delivery stays with a worker which does not extend it.
+        self.url, self.direct, self.version, self.broker, self.proxy, self.lease = served
         self.durability = bus.connect(self.direct).capabilities.durability
         self.ledger = Ledger(folder / "ledger")
         self.fleet = Fleet(
@@ -50,12 +49,14 @@ class Cluster:
         self._lock = Lock()
         self._publishing = Lock()
 
-    def start(self, *, tasks: int, rate: float, seed: int) -> None:
-        """Start everybody; ``tasks`` are sent, ``rate`` a second."""
-        folder = str(self.ledger.folder)
-        self.observer = self._run("observer", self.direct, folder)
+    def start(self) -> None:
+        """Start the observer and the workers."""
+        self.observer = self._run("observer", self.direct, str(self.ledger.folder))
         self.fleet.start()
-        self._sending = ("sender", self.url, folder, str(tasks), str(rate), str(seed))
+
+    def send(self, *, tasks: int, rate: float, seed: int) -> None:
+        """Start the sender: so many tasks, so many a second."""
+        self._sending = ("sender", self.url, str(self.ledger.folder), str(tasks), str(rate), str(seed))
         self.sender = self._run(*self._sending)
 
     def kill_sender(self) -> bool:

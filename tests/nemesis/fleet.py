@@ -44,10 +44,11 @@ class Fleet:
         #: How often a worker that was started did not find its bus, and said so.
         self.refused = 0
         self._size = size
-        self._spare_first = spare_first
+        self._spared = int(spare_first)
         self._workers: list[subprocess.Popen[bytes]] = []
         self._logs: dict[int, Path] = {}
         self._told: set[int] = set()
+        self._ending: set[int] = set()
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
@@ -83,8 +84,8 @@ class Fleet:
             return [worker.pid for worker in self._workers if worker.poll() is None]
 
     def victims(self, *, working: bool = True) -> list[int]:
-        """Those that may be harmed and, unless told otherwise, have begun a task."""
-        pids = self.pids[1:] if self._spare_first else self.pids
+        """Those that may be harmed: not told to end yet and, unless told otherwise, with a task begun."""
+        pids = [pid for pid in self.pids[self._spared :] if pid not in self._ending]
         return [pid for pid in pids if not working or self._has_worked(pid)]
 
     def victim(self, dice: Random, *, working: bool = True) -> int | None:
@@ -98,6 +99,8 @@ class Fleet:
             for worker in self._workers:
                 if worker.pid == pid and worker.poll() is None:
                     self._told.add(pid)
+                    if number == signal.SIGTERM:
+                        self._ending.add(pid)
                     with suppress(ProcessLookupError):
                         os.kill(pid, number)
 
@@ -144,6 +147,7 @@ class Fleet:
         elif pid not in self._told or code not in _TOLD:
             self.unexpected.append((code, log.name))
         self._told.discard(pid)
+        self._ending.discard(pid)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._started += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def table(trials: Sequence[Trial]) -> str:
     seeds = sorted({trial.seed for trial in trials})
     about = (
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, Python {platform.python_version()}, {'; '.join(versions)};"
-        f" seed {', '.join(map(str, seeds))}."
+        f" {os.cpu_count()} cores under a load of {os.getloadavg()[-1]:.0f}; seed {', '.join(map(str, seeds))}."
     )
     head = f"| Fault | {' | '.join(f'`{bus}`' for bus in buses)} |\n|---|{'---|' * len(buses)}"
     cells: dict[str, dict[str, str]] = {}

@@ -24,7 +24,7 @@ __all__ = ["Refused", "Trial", "run_trial"]
 _PATIENCE = 60.0
 #: The same where losses are expected: longer than any lease, also that of the Pub/Sub emulator.
 _SHORT_PATIENCE = 20.0
-#: Seconds until all workers must work and a task be done: the broker is fresh, and so is every process.
+#: Seconds until all workers must work, and then until a task is reported: all are fresh, and so is the broker.
 _STARTING = 90.0
 #: The share of the plan in which all tasks are sent, if nothing is in the way.
 _SENDING = 0.9
@@ -90,8 +90,10 @@ def run_trial(
             if reason:
                 raise Refused(reason)
             fault.prepare(cluster)
-        cluster.start(tasks=tasks, rate=tasks / (seconds * _SENDING), seed=seed)
-        _await_first(cluster)
+        cluster.start()
+        _await(lambda: cluster.fleet.working, "not all workers work", cluster)
+        cluster.send(tasks=tasks, rate=tasks / (seconds * _SENDING), seed=seed)
+        _await(lambda: cluster.ledger.count(Event.DONE), "no task is reported", cluster)
         before: list[Footprint] = []
         for number, period in enumerate(plan(f"{seed} {name}", chosen, seconds, mean=mean)):
             say(f"{name}: {period}")
@@ -117,11 +119,11 @@ def run_trial(
     return trial
 
 
-def _await_first(cluster: Cluster) -> None:
+def _await(condition: Callable[[], object], trouble: str, cluster: Cluster) -> None:
     deadline = time.monotonic() + _STARTING
-    while not (cluster.fleet.working and cluster.ledger.count(Event.DONE)):
+    while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not all work and report within {_STARTING:g} s: see {cluster.folder}")
+            raise RuntimeError(f"{trouble} within {_STARTING:g} s: see {cluster.folder}")
         time.sleep(_TICK)
 
 
@@ -180,6 +182,8 @@ def _drain(cluster: Cluster, patience: float) -> float | None:
 
 def _broken(trial: Trial, cluster: Cluster) -> list[str]:
     account, broken = trial.account, []
+    if len(trial.faults) == 1 and not trial.strikes:
+        broken.append("the fault never struck")
     if trial.covered and account.lost:
         broken.append(f"{account.lost} of {account.accepted} tasks were lost")
     if trial.covered and trial.drained is None:

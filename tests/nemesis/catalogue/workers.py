@@ -64,7 +64,8 @@ class WorkerFreeze(Fault):
     """SIGSTOP of a worker for longer than its lease, then SIGCONT: it goes on as if nothing had been."""
 
     name = "worker frozen"
-    again = 1
+    # What it was doing, and what it begins before it learns that it stood still.
+    again = 2
 
     def strike(self, cluster: Cluster, period: Period) -> None:
         """See :class:`Fault`."""
@@ -82,7 +83,7 @@ class WorkerFreeze(Fault):
 
 @register
 class TermStorm(Fault):
-    """SIGTERM of one worker after the other, also of some that have just been started or told so before."""
+    """SIGTERM of one worker after the other, also of some that have just been started."""
 
     name = "SIGTERM storm"
     again = 0
