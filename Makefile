@@ -37,6 +37,7 @@ test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and dat
 
 faults: $(VENV)/.dev ## Every fault on every bus, and write the table of docs/guarantees.md; SEED=N repeats
 	TASKBUS_SERVERS=1 $(BIN)/python -m tests.nemesis --write
+	TASKBUS_SERVERS=1 TASKBUS_FAULTS=1 $(BIN)/python -m pytest -q tests/faults
 
 soak: $(VENV)/.dev ## Mixed faults on every bus for HOURS=N, and look for leaks; SEED=N repeats
 	TASKBUS_SERVERS=1 $(BIN)/python -m tests.nemesis --jobs 6 --hours $(or $(HOURS),1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple, cast
 
 from bus.contract import Bus
 from bus.errors import BusURLError, MissingExtraError
+from bus.steady import SteadyClock
 from bus.url import BusURL, nearest, parse_url
 
 __all__ = ["Adapter", "Clock", "adapters", "connect", "load"]
@@ -79,8 +80,14 @@ def load(adapter: Adapter) -> type[Bus]:
     return found
 
 
-def connect(url: str | BusURL, *, clock: Clock = time.time) -> Bus:
+#: One for the whole process: what one connection delays is due for another, too.
+_steady = cache(SteadyClock)
+
+
+def connect(url: str | BusURL, *, clock: Clock | None = None) -> Bus:
     """The bus behind ``url``, not yet opened: use ``async with connect(url) as bus``.
+
+    ``clock`` None is one that is never set.
 
     Raises:
         BusURLError: unknown scheme, unknown or unreadable option, bad path.
@@ -91,4 +98,4 @@ def connect(url: str | BusURL, *, clock: Clock = time.time) -> Bus:
     if adapter is None:
         raise BusURLError(f"no bus has the scheme {parsed.scheme!r}{nearest(parsed.scheme, list(adapters()))}")
     make = cast("Callable[..., Bus]", load(adapter))
-    return make(parsed, clock=clock)
+    return make(parsed, clock=clock or _steady())

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from bus import BusError, Capabilities, Consumer, Delivery, Producer
+from bus.units import format_duration
 from task.admission import Admission
 from task.assignment import Assignment
 from task.context import CancelReason
@@ -323,7 +324,10 @@ class Receiver:
             if not self._held:
                 await self._busy.wait()
                 due = monotonic() + period
+            before = monotonic()
             await asyncio.sleep(_TICK if lease is None else min(_TICK, lease / 6))
+            if lease is not None and monotonic() - before > lease:
+                _stood_still(monotonic() - before, lease)
             if monotonic() >= due:
                 due = monotonic() + period
                 await self._extend()
@@ -350,7 +354,9 @@ class Receiver:
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
         """Somebody else has these now: whatever comes of them here must not count."""
         for delivery in deliveries:
-            assignment = self._held.pop(delivery, None)
+            if delivery not in self._held:
+                continue  # extending and settling may both have found out
+            assignment = self._held.pop(delivery)
             self._stats.lease_lost += 1
             if assignment is not None:
                 assignment.dropped = True
@@ -413,6 +419,16 @@ class Receiver:
             async with asyncio.timeout(seconds):
                 await self._first(self._idle.wait(), *loops)
         return not self._held
+
+
+def _stood_still(seconds: float, lease: float) -> None:
+    _log.warning(
+        "this process stood still for %s, and its leases last for %s: others may do what it held. If user code kept "
+        "the interpreter to itself, as some C extensions do, it needs --isolation process",
+        format_duration(round(seconds, 1)),
+        format_duration(lease),
+        extra={"event": "stood-still", "seconds": round(seconds, 3), "lease": lease},
+    )
 
 
 #: Results a line is logged for; the others are counted.

@@ -15,6 +15,7 @@ from bus.capabilities import Capabilities, Durability, Order
 from bus.contract import Bus, Consumer, Depth, Health, Peeked, Producer
 from bus.errors import BusURLError, ClosedError
 from bus.facts import Fact, Look
+from bus.file.agreeing import agree
 from bus.file.appending import Appending
 from bus.file.consumer import FileConsumer
 from bus.file.group import Broadcast, StoredGroup
@@ -26,6 +27,7 @@ from bus.lines.batcher import Batcher
 from bus.lines.trouble import explain
 from bus.names import check_group, check_topic
 from bus.registry import Clock
+from bus.steady import SteadyClock
 from bus.units import parse_positive_duration, parse_positive_size
 from bus.url import BusURL, option, parse_options
 
@@ -86,7 +88,8 @@ class FileBus(Bus):
             max_size=self._options.max_size,
         )
         self.layout = Layout(os.path.realpath(url.path))
-        self._clock = clock
+        # Its own, as what it shows is agreed upon by those who share the directory.
+        self._clock = SteadyClock() if isinstance(clock, SteadyClock) else clock
         self._thread = ThreadPoolExecutor(1, "taskbus-file")
         self._publishing: Batcher[Mapping[str, bytes]] = Batcher(self._publish)
         self._open: set[FileProducer | FileConsumer] = set()
@@ -100,6 +103,8 @@ class FileBus(Bus):
             BusURLError, UnauthorisedError: it cannot be made or is not a directory.
         """
         await self.in_thread(self.layout.make_root)
+        if isinstance(self._clock, SteadyClock):
+            await self.in_thread(agree, self.layout.clock, self._clock)
 
     async def producer(self) -> Producer:
         self._check_open()

@@ -1,6 +1,7 @@
 """Where things are in the directory of a file bus, and locking them.
 
 TOPIC.jsonl                   the messages, one per line, only ever appended to
+.clock                        for each start of the machine, what is added to the time since then
 .groups/TOPIC/append          where an append in progress begins, so that an interrupted one can be taken back
 .groups/TOPIC/GROUP.json      how far the group is, and what it has not settled
 .groups/TOPIC/GROUP.lock      locked while GROUP.json is read and replaced
@@ -30,6 +31,11 @@ class Layout:
     def __init__(self, root: str) -> None:
         self.root = root
         self._groups = os.path.join(root, ".groups")
+
+    @property
+    def clock(self) -> str:
+        """What time it is, for all who share the directory."""
+        return os.path.join(self.root, ".clock")
 
     def log(self, topic: str) -> str:
         """The messages of a topic."""

@@ -71,7 +71,7 @@ class KafkaConsumer(Consumer):
     @property
     def trouble(self) -> str:
         """What the client library said last, if that is not over."""
-        trouble = self._reader.failed or self._reader.trouble
+        trouble = self._reader.failed or self._reader.trouble.error
         return str(trouble) if isinstance(trouble, BusError) else trouble.str() if trouble is not None else ""
 
     async def _wait(self, seconds: float | None) -> None:

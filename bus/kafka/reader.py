@@ -24,7 +24,7 @@ from bus.kafka.partition import Entry, Partition, State
 from bus.kafka.progress import LIMIT, WINDOW, Progress
 from bus.kafka.pulse import Pulse
 from bus.kafka.shelf import Shelf
-from bus.kafka.trouble import is_fenced, is_refusal, kafka_error, mapped
+from bus.kafka.trouble import Trouble, is_fenced, is_refusal, kafka_error, mapped
 
 __all__ = ["Reader"]
 
@@ -68,7 +68,7 @@ class Reader:
         self.arrived: deque[Entry] = deque()
         #: The error after which nothing can be received any more.
         self.failed: BusError | None = None
-        self.trouble: KafkaError | None = None
+        self.trouble = Trouble()
         self.joined = False
         self._wanted = 0
         self._stirred = False
@@ -169,8 +169,8 @@ class Reader:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.trouble is None:
-            self.trouble = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.trouble.error is None:
+            self.trouble.met(error)
         if error.fatal() or (is_refusal(error) and not self.joined):
             self._fail(error)
 
@@ -294,7 +294,7 @@ class Reader:
                 self._limit,
             )
         elif not is_fenced(error):
-            self.trouble = error
+            self.trouble.met(error)
             _log.warning("%s: a commit failed, trying again: %s", self._topics[0], error.str())
 
     def _hand_over(self) -> None:
@@ -377,7 +377,7 @@ class Reader:
             if part is not None:
                 part.progress.skip(message.offset() or 0)
             return
-        self.trouble = error
+        self.trouble.met(error)
         if error.fatal() or (is_refusal(error) and not self.joined):
             self._fail(error)
         _log.warning("%s: %s", self._topics[0], error.str())
@@ -387,7 +387,7 @@ class Reader:
         part = self._parts.get((message.topic() or "", number))
         if part is None or not part.progress.see(offset):
             return
-        self.trouble = None
+        self.trouble.over()
         self._seq += 1
         body = message.value() or b""
         if not part.retry:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from confluent_kafka import KafkaError, KafkaException
 
 from bus.errors import (
@@ -17,7 +19,7 @@ from bus.errors import (
     UnsupportedError,
 )
 
-__all__ = ["MAPPED", "is_fenced", "is_refusal", "kafka_error", "mapped"]
+__all__ = ["MAPPED", "Trouble", "is_fenced", "is_refusal", "kafka_error", "mapped"]
 
 K = KafkaError
 #: What is not listed is worth trying again: UnreachableError.
@@ -93,10 +95,33 @@ _FENCED = frozenset(
         K._ASSIGNMENT_LOST,
     )
 )
+#: Seconds for which trouble is told after it was last met: longer than librdkafka waits between two tries.
+_LATELY = 15.0
 _HINTS: dict[type[BusError], str] = {
     UnauthorisedError: "check the user, the password, the certificates and the ACLs",
     NoSuchTopicError: "create the topic, or leave create=true",
 }
+
+
+class Trouble:
+    """What lately kept messages from coming. librdkafka tells of trouble while it lasts, and not when it is over."""
+
+    def __init__(self) -> None:
+        self._met: tuple[float, KafkaError] | None = None
+
+    @property
+    def error(self) -> KafkaError | None:
+        """None once nothing was told for a while."""
+        met = self._met
+        return met[1] if met is not None and time.monotonic() - met[0] < _LATELY else None
+
+    def met(self, error: KafkaError) -> None:
+        """There it is, or is still."""
+        self._met = time.monotonic(), error
+
+    def over(self) -> None:
+        """A message came."""
+        self._met = None
 
 
 def kafka_error(error: BaseException) -> KafkaError | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from bus.memory.broker import Broker, broker
 from bus.memory.group import Waiter
 from bus.names import check_group, check_topic
 from bus.registry import Clock
+from bus.steady import SteadyClock
 from bus.units import parse_duration, parse_positive_duration, parse_positive_size
 from bus.url import BusURL, option, parse_options
 
@@ -202,7 +202,7 @@ class MemoryConsumer(Consumer):
             if batch:
                 return batch
             pauses = [due - now] if due != float("inf") else []
-            if self._clock is not time.time:
+            if not isinstance(self._clock, SteadyClock):
                 pauses.append(_CLOCK_STEP)
             if deadline is not None:
                 left = deadline - loop.time()

@@ -20,6 +20,7 @@ from bus.sql.options import SqliteOptions
 from bus.sql.producer import SqlProducer, Store
 from bus.sql.sqlite import SqliteDatabase
 from bus.sql.topic import DEDUPE
+from bus.steady import SteadyClock
 from bus.url import BusURL, parse_options
 
 __all__ = ["SqliteBus"]
@@ -75,7 +76,8 @@ class SqliteBus(Bus):
         )
         self._path = os.path.realpath(url.path)
         self._store: Store = (self._path, self.capabilities.durability)
-        self._clock = clock
+        # Its own, as what it shows is agreed upon by those who share the file.
+        self._clock = clock = SteadyClock() if isinstance(clock, SteadyClock) else clock
         self._database = SqliteDatabase(self._path, synchronous=self._options.synchronous, wait=self._options.wait)
         self._engine = Engine(self._database, clock, self._options.poll)
         self._changing = asyncio.Lock()

@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 
 from bus.errors import BusError, ClosedError, UnreachableError
 from bus.registry import Clock
+from bus.sql import statements as sql
 from bus.sql.calls import Claim, Job, Look, Step, Work, settle, settle_all
 from bus.sql.database import Database, Transaction
 from bus.sql.membership import Listeners, Member
 from bus.sql.queue import claim, next_due
 from bus.sql.topic import publish
+from bus.steady import SteadyClock, start_of_time
 
 __all__ = ["Engine"]
 
@@ -140,6 +142,7 @@ class Engine:
     def _serve(self, opened: asyncio.Future[str]) -> None:
         try:
             epoch = self._database.open()
+            self._agree()
         except Exception as error:  # whatever it is belongs to the caller, not to this thread
             self._call(settle, opened, None, error)
             return
@@ -156,6 +159,26 @@ class Engine:
         finally:
             self._database.close()
             self._abandon()
+
+    def _agree(self) -> None:
+        """Take the time from whoever was first since the machine was started, or be the first."""
+        clock, start = self._clock, start_of_time()
+        if not isinstance(clock, SteadyClock) or start is None:
+            return
+
+        def agree(tx: Transaction) -> float:
+            if not (found := tx.rows(sql.FIND_START, start=start)):
+                tx.run(sql.MAKE_START, start=start, ahead=clock.present())
+                found = tx.rows(sql.FIND_START, start=start)
+            ahead: float = found[0][0]
+            return ahead
+
+        try:
+            found = self._database.read(lambda tx: tx.rows(sql.FIND_START, start=start))
+            clock.ahead = found[0][0] if found else self._database.write(agree, durable=False)
+        except BusError as error:
+            # As likely as not a full disk, on which what is there may yet be done.
+            _log.warning("%s; until this ends leases go by the clock of the machine", error)
 
     def _abandon(self) -> None:
         """Leave nobody waiting for an answer, whatever ended the thread."""

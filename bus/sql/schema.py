@@ -13,6 +13,8 @@ every group has it behind its position and none has a delivery of it.
 A group with ``heard`` set belongs to one broadcast consumer, which renews it. It begins at the end, and no message is
 deleted or kept for long on its account.
 
+``starts`` says, for each start of the machine, what is added to the time since then (see :mod:`bus.steady`).
+
 ``published`` remembers the ids of messages for a while, in slots of time, so that the oldest are found without another
 index.
 """
@@ -54,6 +56,8 @@ CREATE TABLE published (
 ) WITHOUT ROWID;
 CREATE TABLE about (epoch TEXT NOT NULL);
 """
+#: Not in the databases of the first taskbus, which goes on without it.
+_STARTS = "CREATE TABLE IF NOT EXISTS starts (start TEXT PRIMARY KEY, ahead REAL NOT NULL) WITHOUT ROWID"
 
 
 def lane(topic_id: int) -> int:
@@ -96,6 +100,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> str:
                 f"{path} was made by another taskbus (its tables are of version {version}, this one knows {VERSION}); "
                 "use that one, or name another file"
             )
+        connection.execute(_STARTS)
         epoch: str = connection.execute("SELECT epoch FROM about").fetchone()[0]
         connection.execute("COMMIT")
     except BaseException:

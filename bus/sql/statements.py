@@ -19,6 +19,7 @@ __all__ = [
     "DEPTH",
     "EXTEND",
     "FIND_GROUP",
+    "FIND_START",
     "FIND_TOPIC",
     "FIRST_PUBLISHED",
     "FLOOR",
@@ -30,6 +31,7 @@ __all__ = [
     "LISTENERS",
     "LISTENING",
     "MAKE_GROUP",
+    "MAKE_START",
     "MAKE_TOPIC",
     "MORE_PENDING",
     "MOVE_POSITION",
@@ -60,6 +62,11 @@ class Bulk(NamedTuple):
     text: str
     columns: tuple[str, ...]
 
+
+# The time
+
+FIND_START = "SELECT ahead FROM starts WHERE start = :start"
+MAKE_START = "INSERT INTO starts (start, ahead) VALUES (:start, :ahead)"
 
 # Topics and publishing
 

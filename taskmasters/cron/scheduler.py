@@ -24,6 +24,8 @@ __all__ = ["GRACE", "Firing", "Scheduler"]
 _log = logging.getLogger("taskbus.cron")
 #: Seconds an instant may be late without being missed.
 GRACE = 60.0
+#: Runs of fired instants kept of a rule: one more for each time it is late, or the clock is set.
+_RUNS = 20
 
 
 class Firing(NamedTuple):
@@ -34,16 +36,55 @@ class Firing(NamedTuple):
 
 
 class _Cursor:
-    """Where one rule is. ``at`` is when its next instant comes due, ``fired`` is the latest instant that did."""
+    """Where one rule is. ``at`` is when its next instant comes due; whatever comes before that is dealt with.
 
-    __slots__ = ("at", "entry", "fired", "instant", "rule")
+    A clock that is ahead for a while has instants fired before their time, and others passed over that are yet to come.
+    So what was fired is kept as runs, ``[first, last]`` in the order of firing, of instants with none left out between.
+    """
+
+    __slots__ = ("at", "before", "entry", "instant", "jumped", "rule", "runs")
 
     def __init__(self, rule: CronRule, fired: int) -> None:
         self.rule = rule
-        self.fired = fired
+        #: The latest instant dealt with in earlier runs of the program.
+        self.before = fired
+        self.runs: list[list[int]] = []
+        #: Whether what is fired next does not follow what was fired last.
+        self.jumped = True
         self.instant: int | None = None
         self.at = 0.0
         self.entry = 0
+
+    @property
+    def fired(self) -> int:
+        """The latest instant that was dealt with."""
+        return max([self.before, *(last for _, last in self.runs)])
+
+    def fire(self, instant: int) -> None:
+        """This one has come due."""
+        if self.jumped:
+            self.runs = [*self.runs[1 - _RUNS :], [instant, instant]]
+            self.jumped = False
+        else:
+            self.runs[-1][1] = instant
+
+    def take_back(self, instant: int) -> None:
+        """This one, and what was fired after it, was not."""
+        if self.runs:
+            self.runs[-1][1] = instant - 1
+            if self.runs[-1][0] >= instant:
+                self.runs.pop()
+                self.jumped = True
+
+    def unfired(self, after: int) -> int | None:
+        """The first instant after that moment which was not fired."""
+        instant = self.rule.schedule.next(after)
+        while instant is not None:
+            run = next((last for first, last in self.runs if first <= instant <= last), None)
+            if run is None:
+                break
+            instant = self.rule.schedule.next(run)
+        return instant
 
 
 class Scheduler:
@@ -79,15 +120,15 @@ class Scheduler:
             cursor = heappop(self._heap)[2]
             if cursor.instant is not None:
                 firings.append(Firing(cursor.rule, cursor.instant))
-                cursor.fired = cursor.instant
-                self._point(cursor, cursor.rule.schedule.next(cursor.instant))
+                cursor.fire(cursor.instant)
+                self._point(cursor, cursor.unfired(cursor.instant))
         return firings
 
     def again(self, firings: Sequence[Firing], at: float) -> None:
         """These could not be sent: have them, and what follows of their rules, come due again, not before ``at``."""
         for rule, instant in sorted(firings, key=lambda firing: -firing.instant):
             cursor = self._cursors[rule.id]
-            cursor.fired = instant - 1
+            cursor.take_back(instant)
             self._point(cursor, instant, at)
 
     def awake(self, now: float) -> None:
@@ -119,7 +160,9 @@ class Scheduler:
     def _catch_up(self, now: float, pause: float) -> None:
         late = [cursor for cursor in self._cursors.values() if cursor.instant is not None and now - cursor.at > GRACE]
         for cursor in late:
-            self._point(cursor, _first_wanted(cursor, now))
+            wanted = _first_wanted(cursor, now)
+            cursor.jumped = True
+            self._point(cursor, None if wanted is None else cursor.unfired(wanted - 1))
         self.missed += len(late)
         _log.warning(
             "instants of %d rules passed unseen, the earliest %s ago",
@@ -137,8 +180,9 @@ class Scheduler:
         )
         for cursor in self._cursors.values():
             rule = cursor.rule
-            instant = rule.schedule.next(max(cursor.fired, floor(now - rule.jitter)))
+            instant = cursor.unfired(max(cursor.before, floor(now - rule.jitter)))
             if instant is not None and (cursor.instant is None or instant < cursor.instant):
+                cursor.jumped = True
                 self._point(cursor, instant)
 
 
@@ -146,7 +190,8 @@ def _first_wanted(cursor: _Cursor, now: float) -> int | None:
     """The first instant of a late rule that its policy wants fired."""
     rule = cursor.rule
     schedule = rule.schedule
-    before = max(cursor.fired, floor(now - rule.window) - 1)
+    dealt = cursor.fired if cursor.instant is None else cursor.instant - 1
+    before = max(dealt, floor(now - rule.window) - 1)
     if rule.missed is Missed.ALL:
         return schedule.next(before)
     if rule.missed is Missed.LAST:
@@ -155,7 +200,7 @@ def _first_wanted(cursor: _Cursor, now: float) -> int | None:
             instant = schedule.last(before, instant - 1)
         if instant is not None:
             return instant
-    instant = schedule.next(max(cursor.fired, floor(now - rule.jitter)))
+    instant = schedule.next(max(dealt, floor(now - rule.jitter)))
     while instant is not None and rule.due(instant) <= now:
         instant = schedule.next(instant)
     return instant

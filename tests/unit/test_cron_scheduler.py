@@ -159,6 +159,31 @@ def test_a_clock_set_back_repeats_nothing_and_loses_nothing() -> None:
     assert scheduler.upcoming()["daily"] == START + DAY + HOUR
 
 
+@pytest.mark.parametrize("missed", list(Missed))
+def test_a_clock_that_was_ahead_for_a_while(missed: Missed) -> None:
+    """What a rule fired by it is not fired again, and what it passed over has its time, for whatever policy."""
+    scheduler = Scheduler([rule("*/10 * * * *", missed=missed)], {}, START)
+    assert instants(scheduler, START + 600) == [600]
+    early = [found for at in range(30, 1231, 30) for found in instants(scheduler, START + 5 * HOUR + at)]
+    assert early[-2:] == [5 * HOUR + 600, 5 * HOUR + 1200]
+
+    assert instants(scheduler, START + 900) == []
+    late = [instant for at in range(900, 6 * HOUR + 1, 30) for instant in instants(scheduler, START + at)]
+    assert sorted(early + late) == list(range(1200, 6 * HOUR + 1, 600))
+    assert late == sorted(set(late))
+
+
+def test_what_could_not_be_sent_by_a_clock_that_was_ahead() -> None:
+    """It is sent when its time has come, once, and so is what follows it."""
+    scheduler = Scheduler([rule("*/10 * * * *")], {}, START)
+    assert instants(scheduler, START + 600) == [600]
+    failed = scheduler.due(START + 5 * HOUR)
+    assert [firing.instant - START for firing in failed] == [5 * HOUR]
+    scheduler.again(failed, START + 5 * HOUR + 20)
+    late = [instant for at in range(900, 6 * HOUR + 1, 30) for instant in instants(scheduler, START + at)]
+    assert late == list(range(1200, 6 * HOUR + 1, 600))
+
+
 def test_a_small_step_back_repeats_nothing() -> None:
     """A clock corrected by seconds fires nothing twice."""
     scheduler = Scheduler([rule("* * * * * *")], {}, START)

@@ -24,7 +24,7 @@ from task import (
 )
 from task.context import CancelReason
 from task.exits import Exit
-from tests.unit.engine import rig, worker
+from tests.unit.engine import eventually, rig, worker
 
 
 def test_a_task_becomes_a_done_task() -> None:
@@ -523,6 +523,23 @@ def test_hard_timeout_inline() -> None:
                 go.set()
             assert (first["task"], first["result"]) == ("hang", "error")
             assert (second["task"], second["result"]) == ("fine", "complete")
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_lease_is_counted_once() -> None:
+    """Whoever finds out, extending it or settling its result, and if both do."""
+
+    async def scenario() -> None:
+        async with rig() as r:
+            await r.send(Task("t"))
+            async with r.running(worker(lambda task, ctx: complete(str(ctx.wait(20))))) as app:
+                await eventually(lambda: asyncio.sleep(0, app.receiver is not None and app.receiver.held == 1))
+                assert app.receiver is not None
+                lost = list(app.receiver._held)
+                app.receiver._lost(lost)
+                app.receiver._lost(lost)
+                assert app.stats.lease_lost == 1
 
     asyncio.run(scenario())
 
