@@ -126,13 +126,19 @@ class Nodes:
         query = {"format": "json", "include_clients": "false"} | ({} if topic is None else {"topic": topic})
         url = self._http[node] + "/stats"
         answer = await ask(url, self._options.timeout, query, tls=self._tls, hint=self._hint)
-        found = (answer.found or {}).get("topics") or []
-        return [entry | {"channels": entry["channels"] or []} for entry in found], answer.date
+        try:
+            found = (answer.found or {}).get("topics") or []
+            return [entry | {"channels": entry["channels"] or []} for entry in found], answer.date
+        except (AttributeError, KeyError, TypeError):
+            raise UnreachableError(f"{url} answers in a way it should not") from None
 
     async def channels(self, node: Address, topic: str) -> dict[str, dict[str, Any]]:
         """The lasting channels of a topic at one nsqd, by name. Raises UnreachableError."""
         found, _ = await self.look(node, topic)
-        channels = {channel["channel_name"]: channel for entry in found for channel in entry["channels"]}
+        try:
+            channels = {str(channel["channel_name"]): channel for entry in found for channel in entry["channels"]}
+        except (KeyError, TypeError):
+            raise UnreachableError(f"{self._http[node]} answers in a way it should not") from None
         return {name: channel for name, channel in channels.items() if not name.endswith(EPHEMERAL)}
 
     async def stats(self, topic: str | None = None) -> list[dict[str, Any]]:
