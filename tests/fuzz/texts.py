@@ -138,8 +138,9 @@ def _rate(data: bytes) -> None:
 def _url(data: bytes) -> None:
     url = parse_url(text(data))
     shown = str(url)
-    if url.password is not None and len(url.password.reveal()) > 8:
-        assert url.password.reveal() not in shown
+    password = "" if url.password is None else url.password.reveal()
+    if len(password) > 8 and text(data).count(password) == 1:
+        assert password not in shown
     connect(url)
 
 

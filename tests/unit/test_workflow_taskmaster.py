@@ -256,7 +256,7 @@ def test_it_runs_and_tells(tmp_path: Path, instances: int) -> None:
                 await await_until(lambda: sum(m.relay.sent for m in masters) >= 220 + 20 + 20)
                 report = WorkflowReport(one, RuleFile(str(tmp_path / "flow.toml"), load_workflows), {"state": "here"})
                 told = report.statistics()
-                assert report.ready() == (True, "ok")
+                await await_until(lambda: report.ready() == (True, "ok"))
                 for master in masters:
                     master.stop()
                 await asyncio.gather(*running)
