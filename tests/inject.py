@@ -75,7 +75,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     if not rate:
         return (yield)
     seed = crc32(f"{item.config.getoption('--inject-seed')}:{item.nodeid}".encode())
-    load, made = registry.load, []
+    load = registry.load
+    made: list[Injector] = []
 
     def injected(adapter: Adapter) -> Any:
         kind = load(adapter)

@@ -9,7 +9,7 @@ from bus.fence import Leased, divide
 
 
 def test_each_delivery_is_ours_lost_or_settled() -> None:
-    """A lease is lost when its time is over or it was told so, for ever, and leaves what is held; twice given counts once."""
+    """A lease is lost when its time is over or it was told so, for ever, and leaves what is held; each counts once."""
     now = time.monotonic()
     deliveries = [Delivery(b"", str(number), handle=Leased(now + 60.0)) for number in range(5)]
     ours, over, told, settled, both = deliveries
