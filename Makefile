@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-again fuzz test-servers brokers brokers-stop check bench clean
+.PHONY: help demo test test-again test-faults fuzz test-servers brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -34,6 +34,9 @@ test-again: $(VENV)/.dev ## Run the tests that failed last time, one after the o
 
 test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and databases
 	TASKBUS_SERVERS=1 $(PYTEST)
+
+test-faults: $(VENV)/.dev ## Run the unit tests on buses that fail now and then; SEED=N, RATE=0.08
+	$(PYTEST) --inject $(or $(RATE),0.08) --inject-seed $(or $(SEED),7) $(or $(TESTS),tests/unit)
 
 fuzz: $(VENV)/.dev ## Try INPUTS (a million) broken inputs on everything that reads; SEED=N makes them again
 	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED))

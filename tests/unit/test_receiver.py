@@ -156,6 +156,7 @@ def test_retry_later_needs_no_retries() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_retry_later_ends_at_max_attempts() -> None:
     """A task that is put off for ever is dead-lettered at max_attempts."""
 
@@ -244,6 +245,7 @@ def test_wrong_type_policies(policy: str, results: list[str]) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_not_before_waits() -> None:
     """A task with not_before in the future is handed back until then, without using up an attempt."""
 

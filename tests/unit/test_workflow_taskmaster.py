@@ -179,6 +179,7 @@ class Workers:
 
 
 @pytest.mark.slow
+@pytest.mark.no_faults("it ends the process at every step: with the pauses after faults that takes minutes")
 def test_crash_between_any_two_steps(tmp_path: Path) -> None:
     """Whatever was the last thing it did, the next process goes on: the same ids, and the run completes once."""
     (tmp_path / "flow.toml").write_text(FILE)
