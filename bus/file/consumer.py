@@ -108,6 +108,8 @@ class FileConsumer(Consumer):
             await super().finish(deliveries, messages, producer)
             return
         producer.check(messages)
+        if deliveries and all(delivery.handle is None for delivery in deliveries):
+            return  # settled before, together with these messages
         await self._do(Finish(self.topic, deliveries, self._forget, messages))
         self._bus.wake({message.topic for message in messages})
 

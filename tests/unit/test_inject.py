@@ -12,6 +12,9 @@ import pytest
 import bus
 from bus import BusError, BusURLError, Delivery, Health, Message, TooLargeError, UnconfirmedError, UnreachableError
 from bus.inject import OPERATIONS, Fault, InjectedBus, Injector, inject
+from task import Task
+from task.exits import Exit
+from tests.unit.engine import rig, worker
 
 _names = itertools.count()
 
@@ -158,6 +161,25 @@ def test_an_atomic_finish_stays_atomic() -> None:
                     await consumer.finish([delivery], [Message("done", b"2")], producer)
                 acknowledged = (await faulty.inner.depth("t", "g")).total == 0
                 assert (len(await faulty.inner.peek("done")) == 1) is acknowledged
+
+    asyncio.run(main())
+
+
+def test_a_worker_has_one_result_for_each_task() -> None:
+    """However often a confirmation gets lost, a result that is published in one step with the ack is there once."""
+
+    async def main() -> None:
+        async with rig() as r:
+            await r.send(*(Task("t", str(number)) for number in range(50)))
+            url = r.url.replace("memory:", "inject+memory:") + "?inject-rate=0.5&inject-seed=7&inject-wait=1ms"
+            options = {"bus": f"{url}&inject-operations=finish,receive", "drain": True, "prefetch": 1}
+            app = r.app(worker(lambda task, ctx: None), **options)
+            assert await app.run() is Exit.OK
+            assert app.stats.bus_errors > 0
+            done = await r.take(50)
+            assert sorted(int(task["task"]) for task in done) == list(range(50))
+            assert await r.nothing("done")
+            assert (await r.bus.depth("t", "t")).total == 0
 
     asyncio.run(main())
 
