@@ -33,6 +33,7 @@ FOUND: list[tuple[str, bytes]] = [
         b'{"sent":0,"v":1,"inode":1,"position":1,"mark":1,"claims":1,"epoch":"e","pending":[[0,1,1,0,"x",[]]]}\n',
     ),
     ("file-topic", b"\xef\xbb\xbf" + b"a\xbf" * 60 + b"\n"),
+    ("cron-toml", b'[[rule]]\ncron = "0 5 * * *"\ntype = "t"\ntimezone = "Europe' + b"/Ber" * 2000 + b'"\n'),
     ("files-yaml", b"rule:\n- path: in/*\n  type: t\n  lookback: " + b"9" * 400 + b"\n"),
     ("records", b'["1",2212947004,1,"comple'),
     ("records", b'["1",2212947004,1]'),
