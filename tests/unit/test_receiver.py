@@ -317,6 +317,7 @@ def test_one_at_a_time_is_lazy() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("what an injected fault delays is handed back later")
 def test_what_waits_behind_a_long_task_is_handed_back() -> None:
     """After a run of tiny tasks a long one keeps nothing from an idle instance."""
 
@@ -530,6 +531,7 @@ def test_hard_timeout_inline() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault takes leases away")
 def test_a_long_task_keeps_its_lease() -> None:
     """A task four times longer than the lease is done once."""
 

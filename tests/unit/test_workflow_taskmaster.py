@@ -237,6 +237,7 @@ async def _until_crash(master: WorkflowTaskmaster) -> None:
 
 
 @pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.no_faults("it counts what was published")
 def test_it_runs_and_tells(tmp_path: Path, instances: int) -> None:
     """One instance, or two on one state, bring runs to their end and tell what they did."""
     (tmp_path / "flow.toml").write_text(FILE)
