@@ -28,9 +28,6 @@ __all__ = ["TARGETS"]
 _SHM = Path("/dev/shm")
 _FOLDER = tempfile.TemporaryDirectory(prefix="taskbus-fuzz-", dir=_SHM if os.access(_SHM, os.W_OK) else None)
 
-# What the rules for alerts name.
-Path(_FOLDER.name, "slack-url").write_text("https://hooks.example.org/services/T0/B0/secret\n")
-
 _CRON = b"""[[rule]]
 id = "a"
 cron = "0 5 * * 1-5"
@@ -60,6 +57,11 @@ match = { type = "leaf" }
 type = "join"
 task = "x"
 """
+# The file that the page names is not there.
+_ALERTS = tuple(
+    seed.replace(b'url_file = "slack-url"', b'url = "https://hooks.example.org/services/T0"')
+    for seed in documented("alerts.toml")
+)
 _CONFIG = b"""bus = "sqlite:work.db?lease=1m"
 topic = "t"
 retries = 3
@@ -103,7 +105,7 @@ TARGETS = (
     *_both("cron", (_CRON, *documented("rules.toml")), load_cron_rules, 5),
     *_both("on-done", (_ON_DONE,), load_on_done_rules, 5),
     *_both("retry", documented("retry.toml"), load_retry_rules, 5),
-    *_both("alerts", documented("alerts.toml"), load_alerts, 5),
+    *_both("alerts", _ALERTS, load_alerts, 5),
     *_both("files", documented("files.toml"), load_file_rules, 5),
     *_both("workflow", workflows(), load_workflows, 10),
     *_both("config", (_CONFIG,), _settings, 5),
