@@ -109,9 +109,12 @@ class Nodes:
         try:
             for producer in answer["producers"] or []:
                 address = (str(producer["broadcast_address"]), int(producer["tcp_port"]))
-                self._http[address] = _url((address[0], int(producer["http_port"])))
+                url = _url((address[0], int(producer["http_port"])))
+                for each in (_url(address), url):
+                    parse_address(each.removeprefix("http://"), 0)
+                self._http[address] = url
                 found.append(address)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UnreachableError("nsqlookupd answers in a way it should not") from None
         return found
 

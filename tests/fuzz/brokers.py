@@ -92,6 +92,11 @@ def _asking(url: str, ask: Callable[[Nodes], Awaitable[object]], head: bytes = b
     return read
 
 
+async def _find(nodes: Nodes) -> None:
+    await nodes.ask()
+    await nodes.stats("t")
+
+
 async def _look(nodes: Nodes) -> None:
     await nodes.stats("t")
     await nodes.channels(("127.0.0.1", 4150), "t")
@@ -215,7 +220,7 @@ TARGETS = (
     Target(
         "nsq-lookup",
         (_answer(_NODES), _answer(b"", b"HTTP/1.1 404 Not Found\r\n")),
-        _asking("nsq:?lookupd=http://127.0.0.1:4161", Nodes.ask),
+        _asking("nsq:?lookupd=http://127.0.0.1:4161", _find),
         (UnreachableError,),
         cost=10,
     ),

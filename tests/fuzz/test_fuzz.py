@@ -40,6 +40,13 @@ FOUND: list[tuple[str, bytes]] = [
     ("records", b'["1",2212947004,1,"of another version","fine",null,false,"2026-01-01T00:00:00Z","x"]'),
     ("nsq-lookup", b"HTTP/1.0 200 OK\r\nDate: Sat, 2" + b"9" * 300 + b" Nov 2026 14:00:00 GMT\r\n\r\n{}"),
     ("nsq-lookup", b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 100_000),
+    *(
+        (
+            "nsq-lookup",
+            b'HTTP/1.0 200 OK\r\n\r\n{"producers":[{"broadcast_address":"%b","tcp_port":%b,"http_port":4151}]}' % told,
+        )
+        for told in ((b"h", b"9e999"), (b"h", b"70000"), (b"h", b"0"), (b"not a host", b"4150"), (b"[", b"4150"))
+    ),
     ("nsq-stats", b'{"topics":[{"topic_name":"t"}]}'),
     ("nsq-stats", b'{"topics":[{"channels":[{"channelname":"c"}]}]}'),
     ("nsq-stats", b'"topics"'),
