@@ -192,8 +192,7 @@ class Consumer(_Closing, ABC):
         """Publish ``messages`` and, only when they are confirmed, acknowledge ``deliveries``.
 
         A bus with ``atomic_finish`` does both or neither; a delivery whose lease was lost is then not acknowledged and
-        :class:`LeaseLostError` is raised before anything is published, and where all ``deliveries`` were settled before
-        nothing is published again. ``producer`` may belong to another bus.
+        :class:`LeaseLostError` is raised before anything is published. ``producer`` may belong to another bus.
         """
         if messages:
             await producer.publish_many(messages)

@@ -80,21 +80,6 @@ class FinishingTests:
         await consumer.close()
         await bench.nothing(await bench.consumer())
 
-    @case("atomic_finish", lacks=["finite"])
-    async def test_finishing_again_publishes_nothing(self, bench: Bench) -> None:
-        """With ``atomic_finish`` a caller who does not know whether it was done may call again: it is done once."""
-        consumer = await bench.feed(bodies(2))
-        first, second = await bench.take(consumer, 2)
-        done = bench.name()
-        reader = await bench.consumer(topic=done)
-        await consumer.finish([first], [Message(done, b'"1"')], await bench.producer())
-        await consumer.finish([first], [Message(done, b'"1"')], await bench.producer())
-        await consumer.ack([second])
-        await consumer.finish([first, second], [Message(done, b'"1"')], await bench.producer())
-        await consumer.finish([], [Message(done, b'"2"')], await bench.producer())
-        await bench.drain(reader, [b'"1"', b'"2"'])
-        await bench.nothing(consumer)
-
     @case("atomic_finish", "lease", "shared", lacks=["finite"])
     async def test_l03_atomic_finish_of_a_lost_lease_publishes_nothing(self, bench: Bench) -> None:
         """With ``atomic_finish`` one lost lease of a batch means: nothing published, nothing acknowledged."""

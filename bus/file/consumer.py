@@ -108,8 +108,6 @@ class FileConsumer(Consumer):
             await super().finish(deliveries, messages, producer)
             return
         producer.check(messages)
-        if deliveries and all(delivery.handle is None for delivery in deliveries):
-            return  # settled before, together with these messages
         await self._do(Finish(self.topic, deliveries, self._forget, messages))
         self._bus.wake({message.topic for message in messages})
 

@@ -171,6 +171,8 @@ class InjectedConsumer(Consumer):
         self._inner = inner
         #: Received, and to be lost: the next call yields them if this one is cancelled before they are.
         self._kept: list[Delivery] = []
+        #: Finished in one step, which the caller does not know.
+        self._finished: set[Delivery] = set()
 
     # Both may become others when a connection is made again.
     @property
@@ -239,7 +241,7 @@ class InjectedConsumer(Consumer):
         return lost + await self._inner.extend(deliveries[len(lost) :])
 
     async def finish(self, deliveries: Sequence[Delivery], messages: Sequence[Message], producer: Producer) -> None:
-        """Atomic where the bus within is; else two steps, each with faults of its own."""
+        """Atomic where the bus within is, and then done once, however often called; else two steps with own faults."""
         if not (
             self._bus.capabilities.atomic_finish
             and isinstance(producer, InjectedProducer)
@@ -247,8 +249,19 @@ class InjectedConsumer(Consumer):
         ):
             await super().finish(deliveries, messages, producer)
             return
-        within = producer.inner
-        await self._bus.call("finish", lambda: self._inner.finish(deliveries, messages, within), self.topic)
+        if deliveries and self._finished.issuperset(deliveries):
+            # The transaction of a server would find them gone; the bus within only knows that they are settled.
+            self._finished.difference_update(deliveries)
+            return
+        within, fault = producer.inner, self._bus.injector.draw("finish")
+        await self._bus.do(fault, "finish", lambda: self._finish(fault, deliveries, messages, within), self.topic)
+
+    async def _finish(
+        self, fault: Fault | None, deliveries: Sequence[Delivery], messages: Sequence[Message], producer: Producer
+    ) -> None:
+        await self._inner.finish(deliveries, messages, producer)
+        if fault is Fault.UNKNOWN:
+            self._finished.update(deliveries)
 
     async def close(self) -> None:
         await self._inner.close()

@@ -230,8 +230,6 @@ class MemoryConsumer(Consumer):
             await super().finish(deliveries, messages, producer)
             return
         producer.check(messages)
-        if deliveries and all(delivery.handle is None for delivery in deliveries):
-            return  # settled before, together with these messages
         self._broker.finish(self._topic, self._group, deliveries, messages, self._clock(), self._window)
 
     async def close(self) -> None:

@@ -191,12 +191,12 @@ class SqlConsumer(Consumer):
         topics: Collection[str] = (),
         whole: bool = False,
     ) -> None:
-        """``whole``: where any is lost, or all are settled, nothing is done."""
+        """``whole``: where any is lost none is settled."""
         while self._settling and (others := {self._settling[d] for d in deliveries if d in self._settling}):
             await asyncio.wait(others)
         mine = self._unsettled(deliveries)
         lost = [delivery for delivery in dict.fromkeys(deliveries) if delivery.handle.lost]
-        if (mine or (whole and not deliveries and not self._closed)) and not (whole and lost):
+        if (mine or (whole and not self._closed)) and not (whole and lost):
             future = self._engine.submit(lambda step: settle(step, mine), durable=durable, topics=topics)
             self._settling.update(dict.fromkeys(mine, future))
             future.add_done_callback(partial(self._settled, mine, whole))
