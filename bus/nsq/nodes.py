@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from bus.errors import UnreachableError
 from bus.nsq.http import Answer, ask
@@ -111,7 +112,7 @@ class Nodes:
                 address = (str(producer["broadcast_address"]), int(producer["tcp_port"]))
                 url = _url((address[0], int(producer["http_port"])))
                 for each in (_url(address), url):
-                    parse_address(each.removeprefix("http://"), 0)
+                    parse_address(urlsplit(each).netloc, 0)
                 self._http[address] = url
                 found.append(address)
         except (KeyError, TypeError, ValueError, OverflowError):

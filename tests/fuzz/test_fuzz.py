@@ -45,11 +45,20 @@ FOUND: list[tuple[str, bytes]] = [
             "nsq-lookup",
             b'HTTP/1.0 200 OK\r\n\r\n{"producers":[{"broadcast_address":"%b","tcp_port":%b,"http_port":4151}]}' % told,
         )
-        for told in ((b"h", b"9e999"), (b"h", b"70000"), (b"h", b"0"), (b"not a host", b"4150"), (b"[", b"4150"))
+        for told in (
+            (b"h", b"9e999"),
+            (b"h", b"70000"),
+            (b"h", b"0"),
+            (b"not a host", b"4150"),
+            (b"[", b"4150"),
+            (b"10.0.0.:1", b"4150"),
+        )
     ),
     ("nsq-stats", b'{"topics":[{"topic_name":"t"}]}'),
     ("nsq-stats", b'{"topics":[{"channels":[{"channelname":"c"}]}]}'),
     ("nsq-stats", b'"topics"'),
+    ("nats-link", b"INFO -1\r\n"),
+    ("nats-link", b"INFO " + b"[" * 100_000 + b"\r\n"),
     ("kafka-headers", b"taskbus-id=0:17\ntaskbus-attempt=3\ntaskbus-due=" + b"9" * 400 + b"\ntaskbus-history=[]"),
 ]
 

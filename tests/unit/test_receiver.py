@@ -176,6 +176,7 @@ def _rejects(task: Task, ctx: Context) -> Outcome:
     raise Reject("no such table")
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 @pytest.mark.parametrize("do", [_rejects, lambda task, ctx: reject("no such table")])
 def test_reject_is_never_retried(do: Any) -> None:
     """A rejected task is dead-lettered and done with error at once, retries or not."""
