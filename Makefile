@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-again test-servers faults soak brokers brokers-stop check bench clean
+.PHONY: help demo test test-again test-faults test-servers faults soak fuzz brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -41,6 +41,11 @@ faults: $(VENV)/.dev ## Every fault on every bus, and write the table of docs/gu
 
 soak: $(VENV)/.dev ## Mixed faults on every bus for HOURS=N, and look for leaks; SEED=N repeats
 	TASKBUS_SERVERS=1 $(BIN)/python -m tests.nemesis --jobs 6 --hours $(or $(HOURS),1)
+test-faults: $(VENV)/.dev ## Run the unit tests on buses that fail now and then; SEED=N, RATE=0.08
+	$(PYTEST) --inject $(or $(RATE),0.08) --inject-seed $(or $(SEED),7) $(or $(TESTS),tests/unit)
+
+fuzz: $(VENV)/.dev ## Try INPUTS (a million) broken inputs on everything that reads; SEED=N makes them again
+	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED))
 
 brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
 	@$(BIN)/python -m tests.servers.brokers up

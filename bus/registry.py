@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from bus.contract import Bus
 from bus.errors import BusURLError, MissingExtraError
 from bus.steady import SteadyClock
-from bus.url import BusURL, nearest, parse_url
+from bus.url import INJECT, BusURL, nearest, parse_url
 
 __all__ = ["Adapter", "Clock", "adapters", "connect", "load"]
 
@@ -88,12 +88,20 @@ def connect(url: str | BusURL, *, clock: Clock | None = None) -> Bus:
     """The bus behind ``url``, not yet opened: use ``async with connect(url) as bus``.
 
     ``clock`` None is one that is never set.
+    ``inject+`` before the scheme makes it fail now and then: see :mod:`bus.inject`.
 
     Raises:
         BusURLError: unknown scheme, unknown or unreadable option, bad path.
         MissingExtraError: naming the extra to install.
     """
     parsed = parse_url(url) if isinstance(url, str) else url
+    if parsed.scheme.startswith(INJECT):
+        from bus.inject.url import split
+
+        inner, injector = split(parsed)
+        from bus.inject.bus import InjectedBus
+
+        return InjectedBus(connect(inner, clock=clock), injector)
     adapter = _BUILT_IN.get(parsed.scheme) or adapters().get(parsed.scheme)
     if adapter is None:
         raise BusURLError(f"no bus has the scheme {parsed.scheme!r}{nearest(parsed.scheme, list(adapters()))}")

@@ -36,9 +36,8 @@ def parse_duration(text: str) -> float:
         total, position = float(rest), len(rest)
     else:
         total, position = 0.0, 0
-        for part in _PART.finditer(rest):
-            if part.start() != position:
-                break
+        # Part by part: searching for the next one would take the square of a long text's length.
+        while part := _PART.match(rest, position):
             total += float(part[1]) * _SECONDS[part[2]]
             position = part.end()
     if not rest or position != len(rest) or not math.isfinite(total):

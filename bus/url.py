@@ -12,9 +12,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from bus.errors import BusURLError
 from bus.secret import Secret
 
-__all__ = ["BusURL", "nearest", "option", "parse_options", "parse_url"]
+__all__ = ["INJECT", "BusURL", "nearest", "option", "parse_options", "parse_url"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
+#: Put before a scheme: the same bus with faults injected (see :mod:`bus.inject`).
+INJECT = "inject+"
 #: Options whose value is masked wherever a URL is shown.
 _SECRET = re.compile(r"(?i)pass|secret|token|jwt|seed|credential|(api|access|account|private|shared)[-_]?key")
 _ENCODE = "; write a / in a password as %2F, a ? as %3F and an @ as %40"
@@ -32,6 +34,11 @@ class BusURL:
     password: Secret | None = None
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def adapter(self) -> str:
+        """The scheme of the adapter that serves it: what follows ``inject+``, if that is there."""
+        return self.scheme.removeprefix(INJECT)
+
     def __str__(self) -> str:
         text = f"{self.scheme}:"
         if self.hosts or self.user is not None:
@@ -39,7 +46,7 @@ class BusURL:
             text += f"//{login}{','.join(self.hosts)}"
         text += self.path
         if self.options:
-            shown = (f"{k}=***" if _SECRET.search(k) else f"{k}={v}" for k, v in self.options.items())
+            shown = (f"{k}=***" if _is_secret(k) else f"{k}={v}" for k, v in self.options.items())
             text += "?" + "&".join(shown)
         return text
 
@@ -90,6 +97,11 @@ def parse_url(text: str) -> BusURL:
     )
 
 
+def _is_secret(option: str) -> bool:
+    # The seed of the injection is to be seen: it makes a failure happen again.
+    return bool(_SECRET.search(option)) and not option.startswith(("inject-", "inject_"))
+
+
 def _mask(text: str) -> str:
     main, mark, _ = text.partition("?")
     return re.sub(r"(//[^/@:]*|^[^/@:]*):.*@", r"\1:***@", main) + (mark and "?…")
@@ -128,7 +140,7 @@ def parse_options(url: BusURL, into: type[Options]) -> Options:
         try:
             values[name] = read(text)
         except ValueError as error:
-            if _SECRET.search(key):
+            if _is_secret(key):
                 raise BusURLError(f"{url.scheme}: the value of the option {key} cannot be read") from None
             raise BusURLError(f"{url.scheme}: option {key}={text!r}: {error}") from None
     return into(**values)

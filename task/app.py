@@ -136,7 +136,7 @@ def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = Non
 
 def _guard_stdout(app: WorkerApp, stack: ExitStack) -> None:
     """Done tasks go to stdout: what user code prints goes to stderr from now on, lest it mix with them."""
-    if app.target.scheme not in ("lines", "stdio") or app.target.path not in ("", "-", "/dev/stdout", "/dev/fd/1"):
+    if app.target.adapter not in ("lines", "stdio") or app.target.path not in ("", "-", "/dev/stdout", "/dev/fd/1"):
         return
     kept = os.dup(1)
     os.dup2(2, 1)

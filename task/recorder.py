@@ -22,6 +22,7 @@ import threading
 import time
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import orjson
@@ -37,6 +38,9 @@ _log = logging.getLogger("taskbus.worker")
 _HALF = 1024 * 1024
 #: Length and checksum before each entry; a length of 0 ends a half.
 _HEAD = struct.Struct("<II")
+#: Types of what a record holds, without and with meta.
+_FORMS = tuple((str, int, int, str, str, meta, bool, str, str) for meta in (type(None), dict))
+_RESULTS = frozenset(str(result) for result in Result)
 _END = b"\0\0\0\0"
 _dumps = orjson.dumps
 #: Seconds after which the records of a dead instance are deleted: any lease is long over.
@@ -81,6 +85,18 @@ def _open_dead(path: Path) -> int | None:
     if fd >= 0:
         os.close(fd)
     return None
+
+
+def _fields(entry: bytes) -> list[Any] | None:
+    """What was recorded. None if that is not as this version writes it: another one may have been running before."""
+    try:
+        fields = orjson.loads(entry)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(fields, list) or tuple(map(type, fields)) not in _FORMS or fields[3] not in _RESULTS:
+        return None
+    meta = fields[5]
+    return fields if meta is None or all(type(value) is str for value in meta.values()) else None
 
 
 def _tidy(folder: Path) -> None:
@@ -129,7 +145,7 @@ class Recorder:
         self._start = 0
         self._at = 0
         self._touch = 0.0
-        self._left: dict[tuple[str, int], list[object]] = {}
+        self._left: dict[tuple[str, int], list[Any]] = {}
         self._read: set[str] = set()
         self._looked = 0.0
         self._closed = False
@@ -183,11 +199,11 @@ class Recorder:
         if key not in self._left:
             self._look()
         found = self._left.pop(key, None)
-        if found is None or not isinstance(found[2], int) or found[2] >= delivery.attempt:
+        if found is None or found[2] >= delivery.attempt:
             return False
         result, msg, meta, rejected, started, completed = found[3:]
-        assignment.outcome = Outcome(Result(result), str(msg), meta, None, bool(rejected))  # type: ignore[arg-type]
-        assignment.started, assignment.completed = str(started), str(completed)
+        assignment.outcome = Outcome(Result(result), msg, meta, None, rejected)
+        assignment.started, assignment.completed = started, completed
         return True
 
     def _look(self) -> None:
@@ -218,8 +234,9 @@ class Recorder:
             entry = half[at + _HEAD.size : at + _HEAD.size + size]
             if not size or len(entry) < size or crc32(entry) != check:
                 return
-            fields = orjson.loads(entry)
-            self._left[(fields[0], fields[1])] = fields
+            fields = _fields(entry)
+            if fields is not None:
+                self._left[(fields[0], fields[1])] = fields
             at += _HEAD.size + size
 
     def close(self, *, forget: bool = True) -> None:

@@ -93,12 +93,12 @@ class WorkerApp:
             if topic is None:
                 continue
             check_topic(topic)
-            if option and topic == self.topic and self.source == self.target and self.source.scheme not in _PLAIN:
+            if option and topic == self.topic and self.source == self.target and self.source.adapter not in _PLAIN:
                 raise SettingsError(
                     f"{option} {topic}: the tasks are received from there too, and would come again without end; "
                     "name another"
                 )
-        if self.source.scheme in _PLAIN and self.target.scheme in _PLAIN:
+        if self.source.adapter in _PLAIN and self.target.adapter in _PLAIN:
             read, written = _regular_file(self.source, 0), _regular_file(self.target, 1)
             if read is not None and read == written:
                 raise SettingsError(
@@ -282,4 +282,4 @@ def _endpoints(options: WorkerOptions) -> tuple[BusURL, BusURL]:
     source = endpoint(options.in_) if options.in_ is not None else parse_url(options.bus)
     if options.out is not None:
         return source, endpoint(options.out)
-    return source, BusURL("stdio") if source.scheme in _PLAIN else source
+    return source, BusURL("stdio") if source.adapter in _PLAIN else source

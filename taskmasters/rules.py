@@ -124,7 +124,10 @@ class RuleTable:
         value = self._data.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             self._known.add(key)
-            seconds = float(value)
+            try:
+                seconds = float(value)
+            except OverflowError:
+                seconds = float("inf") if value > 0 else float("-inf")
         else:
             seconds = self.read(key, parse_duration, default)
         if seconds < 0 and not negative:

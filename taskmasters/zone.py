@@ -18,6 +18,8 @@ __all__ = ["EPOCH", "Span", "Zone", "find_zone"]
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall has no zone
 
 _DAY = 86400
+#: Characters of a name; the longest there is has 32.
+_LONGEST = 100
 #: Changes are looked up for this long at a time.
 _BLOCK = 400 * _DAY
 #: A block knows the changes of this long before it too: longer than any gap (Samoa left out a day).
@@ -99,6 +101,9 @@ def find_zone(name: str) -> Zone:
         ValueError: naming the nearest known one.
     """
     try:
+        # Each part of a name may become a package to be imported, in a recursion as deep as there are parts.
+        if len(name) > _LONGEST:
+            raise ValueError
         return Zone(name)
     except (OSError, ValueError, KeyError):  # what ZoneInfo raises for a name that is a directory, a bad path, unknown
         from difflib import get_close_matches
@@ -107,7 +112,7 @@ def find_zone(name: str) -> Zone:
         by_lower = {known.lower(): known for known in available_timezones()}
         close = get_close_matches(name.lower(), by_lower, 1)
         hint = f"; did you mean {by_lower[close[0]]!r}?" if close else "; write one like UTC or Europe/Berlin"
-        raise ValueError(f"{name!r} is not a time zone{hint}") from None
+        raise ValueError(f"{name[:80]!r} is not a time zone{hint}") from None
 
 
 def _start(span: Span) -> int:

@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from tests.states import mariadb, postgres, state_url
 
+pytest_plugins = ["tests.inject"]
+
 __all__ = ["mariadb", "postgres", "state_url"]
 
 # A deadline per example measures how busy the machine is, not what is tested.

@@ -53,7 +53,8 @@ def complete_lines(fd: int, start: int, longest: int, block: int = _BLOCK) -> It
             end = _newline(fd, base + len(held))
             if end < 0:
                 return
-            for at in range(base, end, longest):
+            begin = len(_BOM) if base == 0 and held.startswith(_BOM) else base
+            for at in range(begin, end, longest):
                 piece = os.pread(fd, min(longest, end - at), at)
                 last = at + longest >= end
                 yield from _messages(piece, at, at + len(piece) + last, longest, last=last)

@@ -17,6 +17,8 @@ _HEAD = b'{"sent":0,"v":1,'
 #: Where in the file the fate of the outbox is, and the values that replace the first, ``0``.
 SENT_AT = len(b'{"sent":')
 SENT, NOT_SENT = b"1", b"2"
+#: Types of what is kept of a record; a time may be a whole number.
+_FORMS = tuple((int, int, int, int, due, list) for due in (float, int))
 
 
 class Handle(NamedTuple):
@@ -181,14 +183,23 @@ class Saved(NamedTuple):
             fields = orjson.loads(head)
             if not newline or fields["v"] != 1:
                 raise ValueError("it is cut short or of another version")
-            inode, position, mark, claims = (int(fields[name]) for name in ("inode", "position", "mark", "claims"))
+            inode, position, mark, claims = (_number(fields[name]) for name in ("inode", "position", "mark", "claims"))
             state = GroupState(inode, position, mark, claims, str(fields["epoch"]))
             for record in fields["pending"]:
+                if tuple(map(type, record)) not in _FORMS or not all(type(reason) is str for reason in record[5]):
+                    raise TypeError(f"a record {record!r}")
                 state.add(Record(*record))
             outbox = _decode_outbox(fields, payload) if "outbox" in fields else None
+            sent = {1: True, 2: False}.get(fields["sent"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it is not what this bus writes: {error!r}") from None
-        return Saved(state, outbox, {1: True, 2: False}.get(fields["sent"]))
+        return Saved(state, outbox, sent)
+
+
+def _number(found: object) -> int:
+    if type(found) is not int or not 0 <= found < 2**63:
+        raise TypeError(f"a number {found!r}")
+    return found
 
 
 def _decode_outbox(fields: dict[str, Any], payload: bytes) -> Outbox:
@@ -196,11 +207,12 @@ def _decode_outbox(fields: dict[str, Any], payload: bytes) -> Outbox:
     ends: dict[str, tuple[int, int]] = {}
     at = 0
     for topic, inode, end, length in fields["outbox"]:
-        lines[topic], ends[topic] = payload[at : at + length], (inode, end)
-        at += length
+        size = _number(length)
+        lines[str(topic)], ends[str(topic)] = payload[at : at + size], (_number(inode), _number(end))
+        at += size
     if at != len(payload):
         raise ValueError("it is cut short")
-    return Outbox(lines, ends, fields["acks"])
+    return Outbox(lines, ends, [_number(offset) for offset in fields["acks"]])
 
 
 def _offset(record: Record) -> int:

@@ -50,5 +50,5 @@ def read_origin(headers: Headers | dict[str, str | bytes | None] | None, otherwi
     try:
         history = tuple(str(reason) for reason in json.loads(found[_REASONS]))
         return Origin(found[_ID].decode(), int(found[_ATTEMPT]), int(found[_DUE]) / 1000, history)
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return Origin(otherwise)

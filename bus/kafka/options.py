@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import os
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bus.credentials import is_loopback, read_secret
 from bus.errors import BusURLError
 from bus.kafka.copies import HEADERS
 from bus.units import duration_within, parse_positive_size
@@ -120,7 +120,7 @@ def _login(url: BusURL, options: KafkaOptions) -> dict[str, Any]:
     if options.token_file:
         if url.user is not None or options.password_file:
             raise BusURLError("kafka: log in by a user or by token_file, not both")
-        _read(options.token_file)
+        read_secret("kafka", "token_file", options.token_file)
         return {"sasl.mechanisms": "OAUTHBEARER", "oauth_cb": lambda _: _token(options.token_file)}
     if url.user is None:
         if options.password_file:
@@ -132,7 +132,11 @@ def _login(url: BusURL, options: KafkaOptions) -> dict[str, Any]:
         raise BusURLError("kafka: give the password in the URL or in password_file, not both")
     if not options.password_file and url.password is None:
         raise BusURLError(f"kafka: the user {url.user} has no password: write user:password@host, or password_file=…")
-    password = _read(options.password_file) if options.password_file else url.password and url.password.reveal()
+    password = (
+        read_secret("kafka", "password_file", options.password_file)
+        if options.password_file
+        else url.password and url.password.reveal()
+    )
     return {"sasl.mechanisms": _MECHANISMS[options.sasl], "sasl.username": url.user, "sasl.password": password}
 
 
@@ -142,22 +146,22 @@ def _tls(options: KafkaOptions) -> dict[str, Any]:
     if options.key_password_file and not options.key:
         raise BusURLError("kafka: key_password_file needs key, the key it opens")
     given: dict[str, Any] = {"ssl.endpoint.identification.algorithm": "https"}
-    for name, path in (
-        ("ssl.ca.location", options.ca),
-        ("ssl.certificate.location", options.cert),
-        ("ssl.key.location", options.key or options.cert),
+    for what, name, path in (
+        ("ca", "ssl.ca.location", options.ca),
+        ("cert", "ssl.certificate.location", options.cert),
+        ("key", "ssl.key.location", options.key or options.cert),
     ):
         if path:
-            _read(path)
+            read_secret("kafka", what, path)
             given[name] = os.path.expanduser(path)
     if options.key_password_file:
-        given["ssl.key.password"] = _read(options.key_password_file)
+        given["ssl.key.password"] = read_secret("kafka", "key_password_file", options.key_password_file)
     return given
 
 
 def _token(path: str) -> tuple[str, float, str, dict[str, str]]:
     """What librdkafka asks for: the token, when it ends, and for whom it is."""
-    text = _read(path)
+    text = read_secret("kafka", "token_file", path)
     try:
         part = text.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
@@ -166,27 +170,10 @@ def _token(path: str) -> tuple[str, float, str, dict[str, str]]:
         return text, time.time() + _TOKEN, "taskbus", {}
 
 
-def _read(path: str) -> str:
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            text = file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BusURLError(f"kafka: {path} cannot be read: {error}") from None
-    if not text:
-        raise BusURLError(f"kafka: {path} is empty")
-    return text
-
-
 def _with_port(host: str) -> str:
     bracketed = host.startswith("[") and host.endswith("]")
     return host if ":" in host and not bracketed else f"{host}:{_PORT}"
 
 
 def _loopback(host: str) -> bool:
-    name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host)

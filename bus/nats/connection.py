@@ -380,7 +380,8 @@ class Connection:
     @property
     def max_payload(self) -> int:
         """The most bytes the server takes in one message, headers included."""
-        return int(self._link.info.get("max_payload", 0)) if self._link is not None else 0
+        told = self._link.info.get("max_payload") if self._link is not None else None
+        return told if isinstance(told, int) else 0
 
     async def close(self) -> None:
         """Let go. Idempotent."""

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from bus.contract import Consumer, Delivery
 from bus.errors import BusError, LeaseLostError, NoSuchTopicError, UnreachableError
+from bus.fence import Leased, divide
 from bus.nats import wire
 from bus.nats.connection import Connection, Request
 from bus.nats.names import encode, stream_name
@@ -28,14 +29,12 @@ _REASON = 200
 _KEY = b"\r\nTaskbus-Key: "
 
 
-class _Handle:
-    __slots__ = ("deadline", "lost", "reply", "settled")
+class _Handle(Leased):
+    __slots__ = ("reply",)
 
     def __init__(self, reply: bytes, deadline: float) -> None:
+        super().__init__(deadline)
         self.reply = reply
-        self.deadline = deadline
-        self.settled = False
-        self.lost = False
 
 
 class NatsConsumer(Consumer):
@@ -244,7 +243,7 @@ class NatsConsumer(Consumer):
         await self._settle(deliveries, _nak(delay))
 
     async def _settle(self, deliveries: Sequence[Delivery], payload: bytes) -> None:
-        ours, lost = self._divide(deliveries)
+        ours, lost = divide(deliveries, self._held)
         if self.group is not None and ours:
             await self._tell([delivery.handle.reply for delivery in ours], payload, "settling messages")
         for delivery in ours:
@@ -267,24 +266,8 @@ class NatsConsumer(Consumer):
         if any(answer.status for answer in answers):
             raise UnreachableError(f"{doing}: the consumer is not there now", topic=self.topic)
 
-    def _divide(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
-        ours: list[Delivery] = []
-        lost: list[Delivery] = []
-        now = time.monotonic()
-        for delivery in dict.fromkeys(deliveries):
-            handle = delivery.handle
-            if handle.settled:
-                continue
-            if handle.lost or handle.deadline <= now:
-                handle.lost = True
-                self._held.pop(handle, None)
-                lost.append(delivery)
-            else:
-                ours.append(delivery)
-        return ours, lost
-
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        ours, lost = self._divide(deliveries)
+        ours, lost = divide(deliveries, self._held)
         if self.lease is not None and ours:
             began = time.monotonic()
             await self._tell([delivery.handle.reply for delivery in ours], b"+WPI", "extending leases")

@@ -162,7 +162,7 @@ class Link(asyncio.Protocol):
             if self._pongs and not (pong := self._pongs.popleft()).done():
                 pong.set_result(None)
         elif line.startswith(b"INFO "):
-            self.info = json.loads(line[5:])
+            self.info = _info(line[5:])
             if not self._greeted.done():
                 self._greeted.set_result(None)
         elif line.startswith(b"-ERR"):
@@ -241,3 +241,14 @@ class Link(asyncio.Protocol):
         except TimeoutError:
             self._transport.abort()
             await self._gone.wait()
+
+
+def _info(text: bytes) -> dict[str, Any]:
+    """What a server says of itself. Raises ValueError."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("an INFO nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("an INFO that is no object")
+    return found

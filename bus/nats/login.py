@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from bus.credentials import read_secret
 from bus.errors import BusURLError, MissingExtraError
 from bus.secret import Secret
 
-__all__ = ["Login", "read_secret"]
+__all__ = ["Login"]
 
 _CREDENTIALS = re.compile(r"-{3,}BEGIN ([A-Z ]+)-{3,}\s+(\S+)\s+-{3,}END")
 
@@ -41,17 +41,19 @@ class Login:
             MissingExtraError: if the library that signs is not installed.
         """
         if self.user is not None:
-            password = self.password.reveal() if self.password else read_secret("password_file", self.password_file)
+            password = (
+                self.password.reveal() if self.password else read_secret("nats", "password_file", self.password_file)
+            )
             return {"user": self.user, "pass": password}
         if self.token is not None:
             return {"auth_token": self.token.reveal()}
         if self.token_file:
-            return {"auth_token": read_secret("token_file", self.token_file)}
+            return {"auth_token": read_secret("nats", "token_file", self.token_file)}
         if self.nkey_file:
-            public, signature = _sign("nkey_file", read_secret("nkey_file", self.nkey_file), nonce)
+            public, signature = _sign("nkey_file", read_secret("nats", "nkey_file", self.nkey_file), nonce)
             return {"nkey": public, "sig": signature}
         if self.creds_file:
-            parts = dict(_CREDENTIALS.findall(read_secret("creds_file", self.creds_file)))
+            parts = dict(_CREDENTIALS.findall(read_secret("nats", "creds_file", self.creds_file)))
             if not {"NATS USER JWT", "USER NKEY SEED"} <= parts.keys():
                 raise BusURLError(
                     f"nats: creds_file {self.creds_file} does not hold both a NATS USER JWT and a USER NKEY SEED"
@@ -59,18 +61,6 @@ class Login:
             _, signature = _sign("creds_file", parts["USER NKEY SEED"], nonce)
             return {"jwt": parts["NATS USER JWT"], "sig": signature}
         return {}
-
-
-def read_secret(name: str, path: str) -> str:
-    """What the file of the option ``name`` holds. Raises BusURLError."""
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            text = file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BusURLError(f"nats: {name} {path} cannot be read: {error}") from None
-    if not text:
-        raise BusURLError(f"nats: {name} {path} is empty")
-    return text
 
 
 def _sign(name: str, seed: str, nonce: str) -> tuple[str, str]:

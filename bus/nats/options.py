@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import ssl
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from bus.credentials import is_loopback
 from bus.errors import BusURLError
 from bus.nats.link import Address, Security
 from bus.nats.login import Login
@@ -83,7 +83,7 @@ def security(url: BusURL, options: NatsOptions) -> Security:
     """
     login = _login(url, options)
     encrypted = bool(options.tls or options.tls_first or options.ca or options.cert or options.key)
-    if not encrypted and login.given and not all(_loopback(address.host) for address in addresses(url)):
+    if not encrypted and login.given and not all(is_loopback(address.host) for address in addresses(url)):
         if not options.allow_insecure:
             raise BusURLError(
                 "nats: this would send credentials unencrypted to another host: add tls=true, or allow_insecure=true"
@@ -132,12 +132,3 @@ def _context(options: NatsOptions) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise BusURLError(f"nats: ca, cert or key cannot be used: {error}") from error
     return context
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

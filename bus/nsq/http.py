@@ -73,9 +73,15 @@ def _read(answer: bytes) -> Answer:
     for line in lines[1:]:
         name, _, value = line.partition(b":")
         if name.lower() == b"date":
-            date = int(parsedate_to_datetime(value.decode("ascii")).timestamp())
+            try:
+                date = int(parsedate_to_datetime(value.decode("ascii")).timestamp())
+            except (TypeError, OverflowError):
+                raise ValueError("a date that is none") from None
     if status == b"404":
         return Answer(None, date)
     if status != b"200":
         raise ValueError(f"status {status.decode('ascii', 'replace')} {body[:80].decode('ascii', 'replace')}")
-    return Answer(json.loads(body) if body.strip() else None, date)
+    try:
+        return Answer(json.loads(body) if body.strip() else None, date)
+    except RecursionError:
+        raise ValueError("an answer nested too deeply") from None

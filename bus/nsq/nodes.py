@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from bus.errors import UnreachableError
 from bus.nsq.http import Answer, ask
@@ -109,9 +110,12 @@ class Nodes:
         try:
             for producer in answer["producers"] or []:
                 address = (str(producer["broadcast_address"]), int(producer["tcp_port"]))
-                self._http[address] = _url((address[0], int(producer["http_port"])))
+                url = _url((address[0], int(producer["http_port"])))
+                for each in (_url(address), url):
+                    parse_address(urlsplit(each).netloc, 0)
+                self._http[address] = url
                 found.append(address)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UnreachableError("nsqlookupd answers in a way it should not") from None
         return found
 
@@ -131,13 +135,19 @@ class Nodes:
         query = {"format": "json", "include_clients": "false"} | ({} if topic is None else {"topic": topic})
         url = self._http[node] + "/stats"
         answer = await ask(url, self._options.timeout, query, tls=self._tls, hint=self._hint)
-        found = (answer.found or {}).get("topics") or []
-        return [entry | {"channels": entry["channels"] or []} for entry in found], answer.date
+        try:
+            found = (answer.found or {}).get("topics") or []
+            return [entry | {"channels": entry["channels"] or []} for entry in found], answer.date
+        except (AttributeError, KeyError, TypeError):
+            raise UnreachableError(f"{url} answers in a way it should not") from None
 
     async def channels(self, node: Address, topic: str) -> dict[str, dict[str, Any]]:
         """The lasting channels of a topic at one nsqd, by name. Raises UnreachableError."""
         found, _ = await self.look(node, topic)
-        channels = {channel["channel_name"]: channel for entry in found for channel in entry["channels"]}
+        try:
+            channels = {str(channel["channel_name"]): channel for entry in found for channel in entry["channels"]}
+        except (KeyError, TypeError):
+            raise UnreachableError(f"{self._http[node]} answers in a way it should not") from None
         return {name: channel for name, channel in channels.items() if not name.endswith(EPHEMERAL)}
 
     async def stats(self, topic: str | None = None) -> list[dict[str, Any]]:

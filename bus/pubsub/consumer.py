@@ -16,6 +16,7 @@ from grpc import StatusCode
 
 from bus.contract import Consumer, Delivery
 from bus.errors import BusError, ClosedError, LeaseLostError, NoSuchTopicError
+from bus.fence import Leased, divide
 from bus.pubsub import wire
 from bus.pubsub.connection import Connection
 from bus.pubsub.options import PubsubOptions
@@ -39,14 +40,12 @@ _GRACE = 0.5
 _MOST = 1000
 
 
-class _Handle:
-    __slots__ = ("ack_id", "deadline", "lost", "settled")
+class _Handle(Leased):
+    __slots__ = ("ack_id",)
 
     def __init__(self, ack_id: str, deadline: float) -> None:
+        super().__init__(deadline)
         self.ack_id = ack_id
-        self.deadline = deadline
-        self.settled = False
-        self.lost = False
 
 
 class PubsubConsumer(Consumer):
@@ -288,7 +287,7 @@ class PubsubConsumer(Consumer):
 
     async def _settle(self, deliveries: Sequence[Delivery], seconds: int | None) -> None:
         await self._verify()
-        ours, lost = self._divide(deliveries)
+        ours, lost = divide(deliveries, self._held)
         if ours:
             gone = await self._change((delivery.handle.ack_id for delivery in ours), seconds)
             for delivery in ours:
@@ -303,25 +302,9 @@ class PubsubConsumer(Consumer):
             text = f"topic {self.topic}: the lease on {len(lost)} messages ended before they were settled"
             raise LeaseLostError(text, deliveries=lost, topic=self.topic)
 
-    def _divide(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
-        ours: list[Delivery] = []
-        lost: list[Delivery] = []
-        now = monotonic()
-        for delivery in dict.fromkeys(deliveries):
-            handle: _Handle = delivery.handle
-            if handle.settled:
-                continue
-            if handle.lost or handle.deadline <= now:
-                handle.lost = True
-                self._held.pop(handle, None)
-                lost.append(delivery)
-            else:
-                ours.append(delivery)
-        return ours, lost
-
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         await self._verify()
-        ours, lost = self._divide(deliveries)
+        ours, lost = divide(deliveries, self._held)
         if ours:
             end = monotonic() + self._lease - self._margin
             gone = await self._change((delivery.handle.ack_id for delivery in ours), int(self._lease))

@@ -85,9 +85,9 @@ def _check(app: WorkerApp) -> None:
 
 def _is_stream(url: BusURL) -> bool:
     """Whether results go to a pipe, terminal or descriptor that the processes would have in common."""
-    if url.scheme == "stdio":
+    if url.adapter == "stdio":
         return True
-    if url.scheme != "lines":
+    if url.adapter != "lines":
         return False
     if url.path == "-" or url.path.startswith(("/dev/", "/proc/")):
         return True

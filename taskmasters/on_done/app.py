@@ -137,12 +137,12 @@ def _endpoints(options: OnDoneOptions, dry_run: bool) -> tuple[BusURL, BusURL]:
     """Where done tasks come from and children go to. Plain input gives plain output, unless told otherwise."""
     source = endpoint(options.in_) if options.in_ is not None else parse_url(options.bus)
     if dry_run:
-        if source.scheme not in _PLAIN:
+        if source.adapter not in _PLAIN:
             raise SettingsError(f"--dry-run would take the done tasks from {source}: give --in a file, or - for stdin")
         return source, _STDOUT
     if options.out is not None:
         return source, endpoint(options.out)
-    return source, _STDOUT if source.scheme in _PLAIN else source
+    return source, _STDOUT if source.adapter in _PLAIN else source
 
 
 def _check_delays(rules: Sequence[OnDoneRule], capabilities: Capabilities, bus: str, dry_run: bool) -> None:

@@ -91,7 +91,7 @@ def retry(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
 async def _preview(engine: RetryEngine, options: RetryOptions, dead: str) -> Exit:
     """Print what would be sent for the done tasks of a file, in the order in which it would be."""
     source = None if options.in_ is None else endpoint(options.in_)
-    if source is None or source.scheme not in _PLAIN:
+    if source is None or source.adapter not in _PLAIN:
         raise SettingsError("--dry-run reads done tasks from --in PATH, or --in - for standard input")
     clock, alone = SystemClock(), EngineAlone(engine, RECORDS)
 

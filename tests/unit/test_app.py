@@ -352,6 +352,7 @@ def test_names_that_no_bus_takes(option: str) -> None:
         WorkerApp(QUICK, _options(**{"bus": "memory:names", option: "so not"}))
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_drain_without_a_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the bus does not tell its depth the worker ends when nothing came for a lease, its own retries apart."""
     monkeypatch.setattr(MemoryBus, "capabilities", dataclasses.replace(MemoryBus.capabilities, depth=False))

@@ -226,6 +226,7 @@ def test_nothing_is_sent_of_a_batch_with_a_wrong_row(tmp_path: Path, capfd: pyte
     assert not (tmp_path / "work.db").exists()
 
 
+@pytest.mark.no_faults("a command that runs once ends with what the bus told it, and is run again")
 def test_execute_and_go_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """--execute sends; when the bus refuses it says how many are confirmed and how to go on, and that works."""
     url = f"sqlite:{tmp_path}/work.db?max_size=150"

@@ -212,6 +212,7 @@ def test_tasks_are_sent_when_due(store: Store) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.no_faults("it counts the steps of the relay")
 def test_a_year_passes(store: Store) -> None:
     """Woken only when the store says that one is due, tasks of a whole year go out in order, each in its moment."""
 

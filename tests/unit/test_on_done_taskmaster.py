@@ -147,6 +147,7 @@ def test_rubbish_is_kept(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.no_faults("a dead letter whose confirmation got lost is published again")
 def test_a_rule_that_fails_keeps_the_done_task(tmp_path: Path) -> None:
     """A child that cannot be made makes its parent a dead letter that says which rule and why."""
 
@@ -214,6 +215,7 @@ def test_a_bus_that_fails_is_tried_again(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.no_faults("an injected fault takes leases away")
 def test_nothing_is_acknowledged_while_the_bus_fails(tmp_path: Path) -> None:
     """While children cannot be published their parents stay in flight, past their lease; cut short, they come back."""
 

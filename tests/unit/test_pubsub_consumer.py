@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
-from bus import UnauthorisedError, UnreachableError, UnsupportedError
+from bus import UnauthorisedError, UnreachableError, UnsupportedError, fence
 from bus.pubsub import consumer as consumer_module
 from bus.pubsub import wire
 from bus.pubsub.connection import Connection
@@ -110,7 +110,8 @@ def test_a_lease_that_is_the_subscriptions_costs_no_call() -> None:
 def test_what_waited_too_long_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that came when nobody waited any more is not begun with a lease that is about to end."""
     now = [100.0]
-    monkeypatch.setattr(consumer_module, "monotonic", lambda: now[0])
+    for module in (consumer_module, fence):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
 
     async def run() -> None:
         consumer, connection = await _consumer(_once(_pulled("1", "2"), _pulled("3")))

@@ -24,7 +24,8 @@ from task import (
 )
 from task.context import CancelReason
 from task.exits import Exit
-from tests.unit.engine import eventually, rig, worker
+from tests.helpers import await_until
+from tests.unit.engine import rig, worker
 
 
 def test_a_task_becomes_a_done_task() -> None:
@@ -155,6 +156,7 @@ def test_retry_later_needs_no_retries() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_retry_later_ends_at_max_attempts() -> None:
     """A task that is put off for ever is dead-lettered at max_attempts."""
 
@@ -174,6 +176,7 @@ def _rejects(task: Task, ctx: Context) -> Outcome:
     raise Reject("no such table")
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 @pytest.mark.parametrize("do", [_rejects, lambda task, ctx: reject("no such table")])
 def test_reject_is_never_retried(do: Any) -> None:
     """A rejected task is dead-lettered and done with error at once, retries or not."""
@@ -243,6 +246,7 @@ def test_wrong_type_policies(policy: str, results: list[str]) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_not_before_waits() -> None:
     """A task with not_before in the future is handed back until then, without using up an attempt."""
 
@@ -314,6 +318,7 @@ def test_one_at_a_time_is_lazy() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("what an injected fault delays is handed back later")
 def test_what_waits_behind_a_long_task_is_handed_back() -> None:
     """After a run of tiny tasks a long one keeps nothing from an idle instance."""
 
@@ -332,8 +337,9 @@ def test_what_waits_behind_a_long_task_is_handed_back() -> None:
                 async with r.running(worker(do)) as second:
                     await r.take(3500)
                     assert second.stats.results["complete"] >= 1
-                    assert first.receiver is not None
-                    assert first.receiver.held == 1
+                    receiver = first.receiver
+                    assert receiver is not None
+                    await await_until(lambda: receiver.held == 1)
                     go.set()
                 await r.take(1)
             assert await r.nothing("done")
@@ -492,11 +498,10 @@ def test_hard_timeout_gives_up() -> None:
         async with rig() as r:
             await r.send(Task("t", "hang"), Task("t", "fine"))
             async with r.running(worker(do), timeout=0.1, hard_timeout=0.2):
-                first, second = await r.take(2)
+                done = await r.take(2)
                 go.set()
                 await r.idle()
-            assert (first["task"], first["result"]) == ("hang", "error")
-            assert (second["task"], second["result"]) == ("fine", "complete")
+            assert {task["task"]: task["result"] for task in done} == {"hang": "error", "fine": "complete"}
             assert await r.nothing("done")
 
     asyncio.run(scenario())
@@ -534,7 +539,7 @@ def test_a_lost_lease_is_counted_once() -> None:
         async with rig() as r:
             await r.send(Task("t"))
             async with r.running(worker(lambda task, ctx: complete(str(ctx.wait(20))))) as app:
-                await eventually(lambda: asyncio.sleep(0, app.receiver is not None and app.receiver.held == 1))
+                await await_until(lambda: app.receiver is not None and app.receiver.held == 1)
                 assert app.receiver is not None
                 lost = list(app.receiver._held)
                 app.receiver._lost(lost)
@@ -544,6 +549,7 @@ def test_a_lost_lease_is_counted_once() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault takes leases away")
 def test_a_long_task_keeps_its_lease() -> None:
     """A task four times longer than the lease is done once."""
 

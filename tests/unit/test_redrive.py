@@ -22,6 +22,8 @@ from task.codec import decode
 from task.dead import dead_letter, split_dead_letter
 from task.times import format_time
 
+pytestmark = pytest.mark.no_faults("a command that runs once ends with what the bus told it, and is run again")
+
 
 def letter(
     task: Task | bytes, code: str = "crashed", reason: str = "it broke", message: str = "m", **more: Any

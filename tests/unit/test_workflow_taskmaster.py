@@ -179,6 +179,7 @@ class Workers:
 
 
 @pytest.mark.slow
+@pytest.mark.no_faults("it ends the process at every step: with the pauses after faults that takes minutes")
 def test_crash_between_any_two_steps(tmp_path: Path) -> None:
     """Whatever was the last thing it did, the next process goes on: the same ids, and the run completes once."""
     (tmp_path / "flow.toml").write_text(FILE)
@@ -236,6 +237,7 @@ async def _until_crash(master: WorkflowTaskmaster) -> None:
 
 
 @pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.no_faults("it counts what was published")
 def test_it_runs_and_tells(tmp_path: Path, instances: int) -> None:
     """One instance, or two on one state, bring runs to their end and tell what they did."""
     (tmp_path / "flow.toml").write_text(FILE)
@@ -256,7 +258,7 @@ def test_it_runs_and_tells(tmp_path: Path, instances: int) -> None:
                 await await_until(lambda: sum(m.relay.sent for m in masters) >= 220 + 20 + 20)
                 report = WorkflowReport(one, RuleFile(str(tmp_path / "flow.toml"), load_workflows), {"state": "here"})
                 told = report.statistics()
-                assert report.ready() == (True, "ok")
+                await await_until(lambda: report.ready() == (True, "ok"))
                 for master in masters:
                     master.stop()
                 await asyncio.gather(*running)

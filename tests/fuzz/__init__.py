@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads from outside: ``python -m tests.fuzz``, or ``make fuzz``."""
