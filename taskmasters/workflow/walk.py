@@ -50,8 +50,8 @@ class Walk:
         for node in definition.nodes.values():
             self._work.add_node(run, node.name, waits.get(node.name, 0))
             if node.name not in waits:
-                row = self._row(node.name)
-                row.state, row.ended = NodeState.SKIPPED, self._work.now
+                left_out = self._row(node.name)
+                left_out.state, left_out.ended = NodeState.SKIPPED, self._work.now
         for node in nodes:
             if not waits[node.name] and node.each is None:
                 self._start(node)

@@ -59,8 +59,8 @@ def test_a_run_that_begins_with_a_later_job(tmp_path: Path) -> None:
     assert flow.finish() == ["index 2026-02-01/a?n=none", "index 2026-02-01/b?n=none", "report"]
     assert flow.run["state"] == "Completed"
     assert flow.states == {
-        **{name: "skipped" for name in ("fetch", "list", "tell", "undone")},
-        **{name: "completed" for name in ("load", "index", "report")},
+        **dict.fromkeys(("fetch", "list", "tell", "undone"), "skipped"),
+        **dict.fromkeys(("load", "index", "report"), "completed"),
     }
 
 
