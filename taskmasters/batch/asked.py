@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
 from bus import BadNameError, check_topic
 from bus.units import parse_duration
 from task.errors import TaskError
+from task.task import Dialect
 from taskmasters.batch.moments import Step, moments, parse_hours, parse_moment
 from taskmasters.batch.plan import META_TOKENS, TASK_TOKENS, Plan
 from taskmasters.cron.rules import CronRule
@@ -61,13 +62,14 @@ class Asked:
     row_meta: bool = False
 
 
-def make_plan(asked: Asked, now: float, named: Callable[[str], str]) -> Plan:
-    """The batch that is asked for; ``now`` is the present moment, ``named`` what an option is called here.
+def make_plan(asked: Asked, now: float, named: Callable[[str], str], dialect: Dialect = Dialect.TASKBUS) -> Plan:
+    """The batch that is asked for; ``now`` is the present moment, ``named`` what an option is called here,
+    ``dialect`` that of its tasks.
 
     Raises:
         AskedError: naming the option that is wrong or missing.
     """
-    return _Reading(asked, now, named).plan()
+    return replace(_Reading(asked, now, named).plan(), dialect=dialect)
 
 
 class _Reading:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from task.errors import SettingsError
-from task.task import Task, derive_id
+from task.task import Dialect, Task, derive_id
 from task.times import format_time
 from taskmasters.templates import COMMON, META, ROW, TIME, MissingValueError, Scope, Template
 from taskmasters.workflow.definition import RESERVED, RUN_FROM, RUN_KEY, RUN_MOMENT
@@ -45,6 +45,7 @@ class Plan:
     runs: bool = False
     phase: str | None = None
     row_meta: bool = False
+    dialect: Dialect = Dialect.TASKBUS
 
     def tasks(self) -> Iterator[Task]:
         """The tasks in order: all rows of the first moment, then those of the next.
@@ -80,7 +81,7 @@ class Plan:
             meta[_CRON] = nominal
         meta[_BATCH] = self.id
         scope.meta = meta
-        return Task(self.type, self.task.render(scope), job=self.job, id=scope.id, meta=meta)
+        return Task(self.type, self.task.render(scope), job=self.job, id=scope.id, meta=meta, dialect=self.dialect)
 
     def _columns(self, row: Mapping[str, str]) -> dict[str, str]:
         for key in row:
