@@ -14,6 +14,7 @@ from task.task import Dialect
 from taskmasters.batch.moments import Step, moments, parse_hours, parse_moment
 from taskmasters.batch.plan import META_TOKENS, TASK_TOKENS, Plan
 from taskmasters.cron.rules import CronRule
+from taskmasters.rules import no_word
 from taskmasters.templates import Template
 from taskmasters.workflow.definition import Workflow
 from taskmasters.zone import Zone, find_zone
@@ -191,7 +192,7 @@ def _step(text: str) -> Step:
     try:
         return Step(text)
     except ValueError:
-        raise ValueError(f"{text!r} is none of {', '.join(Step)}") from None
+        raise ValueError(no_word(text, list(Step))) from None
 
 
 def _steps(text: str) -> int:
