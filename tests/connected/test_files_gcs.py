@@ -10,7 +10,8 @@ import pytest
 from taskmasters.files.pattern import PathPattern
 from taskmasters.files.scanner import look
 from taskmasters.files.source import open_source, walk
-from tests.acceptance.test_files import published, running, waiting
+from tests.acceptance.test_files import running, waiting
+from tests.acceptance.test_taskmasters import published
 from tests.helpers import wait_until
 from tests.servers.gcs import GcsServer
 from tests.unit.test_files_sources import ZONE, found, rule
