@@ -35,9 +35,7 @@ class Walk:
         origin = run.from_
         #: The jobs of a run that was asked to begin with a later one. Of the others it knows nothing: they count as no
         #: parents. None if it is a run of all jobs.
-        self._part = (
-            self._definition.part(origin.meta[RUN_FROM]) if origin.requested and RUN_FROM in origin.meta else None
-        )
+        self._part = self._definition.part(origin.meta[RUN_FROM]) if origin.asks_for_part else None
         # What ended in the transaction in which this run begins is seen when it begins, and told afterwards.
         self._counted: set[tuple[str, str, str]] = set()
 
