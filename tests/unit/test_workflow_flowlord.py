@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from bus import BusError, Delivery, connect
+from task.codec import decode
 from task.errors import SettingsError
 from task.task import Task
 from taskmasters.batch.asked import Asked, make_plan
 from taskmasters.batch.rows import read_rows
 from taskmasters.clock import SystemClock
 from taskmasters.delay.engine import DelayEngine
+from taskmasters.files.entry import Entry
+from taskmasters.files.rules import load_file_rules
 from taskmasters.store import open_store
 from taskmasters.store.outbox import OUTBOX
 from taskmasters.stored.taskmaster import StoredTaskmaster
@@ -114,6 +117,19 @@ def test_a_file_phase(tmp_path: Path) -> None:
     )
     flow.done(Task("files", "s3://in/2026/a.json.gz", id="f", meta={"linecnt": "12"}))
     assert flow.values() == ["load s3://in/2026/a.json.gz?lines=12"]
+
+
+def test_a_file_that_the_files_taskmaster_saw(tmp_path: Path) -> None:
+    """Its task is the request: the file is its value, and the moment is what the path tells."""
+    (tmp_path / "files.toml").write_text(
+        '[[rule]]\npath = "s3://in/{yyyy}/{mm}/{dd}/*.json"\ntype = "flow"\ntopic = "requests"\n'
+    )
+    (rule,) = load_file_rules(str(tmp_path / "files.toml"))
+    flow = Flow(tmp_path, '[[job]]\ntype = "load"\ntask = "{request.value}?day={dd}&name={request.filename}"\n')
+    task = decode(rule.make("f", [Entry("s3://in/2025/12/24/a.json", 1, 0.0, "v")], "", flow.now))
+    flow.request(task.type, task.id or "", task.value, **task.meta)
+    assert rule.topic == "requests"
+    assert flow.values() == ["load s3://in/2025/12/24/a.json?day=24&name=a.json"]
 
 
 def test_defect_3_children_with_rows_of_their_own(tmp_path: Path) -> None:
