@@ -91,10 +91,10 @@ def _file_system(scheme: str) -> Any:
     if scheme == "gs":
         # What fsspec knows as gs asks Google's control plane of what kind a bucket is before it lists it, over gRPC: a
         # minute for nothing where another server is the endpoint, or that may not be asked.
-        from gcsfs.core import GCSFileSystem
+        from gcsfs.core import GCSFileSystem, logger
 
         # It logs each failure with its traceback, and raises it too: we tell of it.
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        logger.setLevel(logging.CRITICAL)
         return GCSFileSystem
     return fsspec.get_filesystem_class(scheme)
 
