@@ -8,6 +8,7 @@ __all__ = ["commands", "workflow_commands"]
 commands: dict[str, str] = {
     "alerts": "taskmasters.alerts.app:alerts",
     "batch": "taskmasters.batch.app:batch",
+    "batcher": "taskmasters.batcher.app:batcher",
     "cron": "taskmasters.cron.app:cron",
     "files": "taskmasters.files.app:files",
     "on-done": "taskmasters.on_done.app:on_done",

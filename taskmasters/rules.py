@@ -6,6 +6,7 @@ Nothing of a file with a mistake is used. Each mistake is told with its file, li
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar
 
 from bus import BadNameError, check_topic
@@ -15,7 +16,7 @@ from task.document import Document, load_document
 from task.errors import SettingsError
 from taskmasters.templates import Template
 
-__all__ = ["Place", "Problems", "RuleTable", "load_rules"]
+__all__ = ["Place", "Problems", "RuleTable", "load_rules", "no_word"]
 
 #: Where something stands in a document: keys of tables and numbers of list items, outermost first.
 Place = tuple[str | int, ...]
@@ -72,6 +73,8 @@ class RuleTable:
         self.place = place
 
     def __contains__(self, key: str) -> bool:
+        # Who asks for it knows it: it is among those that a misspelt one is compared with.
+        self._known.add(key)
         return key in self._data
 
     def wrong(self, key: str, message: str) -> None:
@@ -197,7 +200,7 @@ class RuleTable:
 
         def read(text: str) -> str:
             if text not in words:
-                raise ValueError(f"{text!r} is none of {', '.join(words)}")
+                raise ValueError(no_word(text, words))
             return text
 
         return self.read(key, read, default)
@@ -238,6 +241,12 @@ class RuleTable:
     def _take(self, key: str) -> Any:
         self._known.add(key)
         return self._data.get(key)
+
+
+def no_word(text: str, words: Collection[str]) -> str:
+    """Tells that ``text`` is none of a few words, and which is nearest."""
+    close = get_close_matches(text, [str(word) for word in words], 1, 0.6)
+    return f"{text!r} is none of {', '.join(words)}{f'; did you mean {close[0]!r}?' if close else ''}"
 
 
 def load_rules(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from task.times import format_time
 from taskmasters.alerts.deliver import DeliveryError, deliver
 from taskmasters.alerts.engine import AlertEngine
 from taskmasters.alerts.explain import explain
+from taskmasters.alerts.happening import inherit
 from taskmasters.alerts.notifier import orphans, waiting
 from taskmasters.alerts.options import AlertsOptions
 from taskmasters.alerts.report import AlertsReport
@@ -32,7 +33,11 @@ from taskmasters.alerts.tables import ALERTS
 from taskmasters.alerts.taskmaster import AlertsTaskmaster
 from taskmasters.alerts.words import headline, text
 from taskmasters.clock import SystemClock
+from taskmasters.cron.keep import leading
+from taskmasters.leader import Leader
+from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
+from taskmasters.standby import StandBy, sole_store
 from taskmasters.store import Arrival, Store, open_store
 
 __all__ = ["alerts"]
@@ -51,76 +56,117 @@ _log = logging.getLogger("taskbus.alerts")
 def alerts(rules: str, check: bool, preview: str | None, test: bool, config: Path | None, **flags: Any) -> Exit:
     """Tell people of alerts, of tasks given up and of tasks that are late, as the TOML or YAML file RULES says."""
     options = resolve(AlertsOptions, flags, config=config).settings
-    file = load_alerts(rules)
+    file = RuleFile(rules, load_alerts)
     if check:
-        for line in explain(file):
+        for line in explain(file.rules):
             click.echo(line)
         return Exit.OK
     setup_logs(options.log_level, options.log_format)
     clock = SystemClock()
     if preview is not None:
-        return _preview(file, preview, clock.now())
+        return _preview(file.rules, preview, clock.now())
     if test:
-        return _test(file, clock.now())
+        return _test(file.rules, clock.now())
     for name in (options.topic, options.dead_topic):
         check_topic(name)
     exhausted = None if options.failed_topic == "-" else check_topic(options.failed_topic)
-    engine = AlertEngine(file)
-    if {options.topic, exhausted} & {*engine.topics} or options.topic == exhausted:
-        raise SettingsError(
-            f"tasks with a deadline, done tasks ({options.topic}) and tasks given up need topics of their own"
-        )
-    store = open_store(options.state, ALERTS)
-    try:
-        return asyncio.run(_work(rules, engine, options, exhausted, store, clock))
-    finally:
-        store.close()
+    with sole_store(options.state, "alerts", options.lease, ALERTS) as (store, leader):
+        return asyncio.run(_work(file, options, exhausted, store, leader, clock))
 
 
 async def _work(
-    path: str, engine: AlertEngine, options: AlertsOptions, exhausted: str | None, store: Store, clock: SystemClock
+    file: RuleFile[AlertFile],
+    options: AlertsOptions,
+    exhausted: str | None,
+    store: Store,
+    leader: Leader | None,
+    clock: SystemClock,
 ) -> Exit:
     url = parse_url(options.bus)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
+        told = 0
+        wanted = file.rules
 
-        async def receive(topic: str) -> Consumer:
-            return await stack.enter_async_context(await bus.consumer(topic, options.group))
+        def check(rules: AlertFile) -> None:
+            topics = AlertEngine(rules).topics
+            if {options.topic, exhausted} & {*topics} or options.topic == exhausted:
+                raise SettingsError(
+                    f"tasks with a deadline, done tasks ({options.topic}) and tasks given up need topics of their own"
+                )
+            if topics and not bus.capabilities.groups:
+                raise SettingsError(f"{url} has no groups: to watch a deadline would take the tasks from their workers")
 
-        sent = {}
-        if engine.topics and not bus.capabilities.groups:
-            raise SettingsError(f"{url} has no groups: to watch a deadline would take the tasks from their workers")
-        for topic, workers in engine.topics.items():
-            await _leave_to_workers(bus, topic, workers, options.group)
-            sent[topic] = await receive(topic)
-        taskmaster = AlertsTaskmaster(
-            engine,
-            store,
-            producer,
-            clock,
-            done=await receive(options.topic),
-            exhausted=None if exhausted is None else await receive(exhausted),
-            sent=sent,
-            health=bus.health,
-            dead_topic=options.dead_topic,
-            keep=options.keep,
-        )
-        lost = await store.run(lambda tx: orphans(tx, [channel.id for channel in engine.file.channels]))
-        if lost:
-            _log.error(
-                "%d alerts wait for channels that are not in %s any more", lost, path, extra={"event": "alerts-lost"}
-            )
-        about: dict[str, object] = {"file": path, "topic": options.topic, "bus": str(url), "state": store.shown}
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[AlertsTaskmaster]:
+            nonlocal told
+            engine = AlertEngine(wanted)
+            async with AsyncExitStack() as inner:
+
+                async def receive(topic: str) -> Consumer:
+                    return await inner.enter_async_context(await bus.consumer(topic, options.group))
+
+                sent = {}
+                for topic, workers in engine.topics.items():
+                    await _leave_to_workers(bus, topic, workers, options.group)
+                    sent[topic] = await receive(topic)
+                taskmaster = AlertsTaskmaster(
+                    engine,
+                    store,
+                    producer,
+                    clock,
+                    done=await receive(options.topic),
+                    exhausted=None if exhausted is None else await receive(exhausted),
+                    sent=sent,
+                    health=bus.health,
+                    dead_topic=options.dead_topic,
+                    keep=options.keep,
+                )
+                await _tell_of_the_lost(store, engine.file, file.path, clock)
+                try:
+                    yield taskmaster
+                finally:
+                    told += sum(notifier.told for notifier in taskmaster.notifiers)
+
+        check(wanted)
+        standby = StandBy(leader, options.lease, opened)
+
+        def use(rules: AlertFile) -> None:
+            nonlocal wanted
+            check(rules)
+            wanted = rules
+            standby.again()
+
+        about: dict[str, object] = {"file": file.path, "topic": options.topic, "bus": str(url), "state": store.shown}
         if options.status_port is not None:
             sync = stack.enter_context(ExitStack())
-            report = AlertsReport(taskmaster, about)
+            report = AlertsReport(standby, file, about)
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("watching", extra={"event": "started", "rules": len(engine.file.rules), **about})
-        finished = await run_until_stopped(taskmaster, options.kill_time)
-        told = sum(notifier.told for notifier in taskmaster.notifiers)
+        _log.info("watching", extra={"event": "started", "rules": len(wanted.rules), **about})
+        await stack.enter_async_context(leading(leader))
+        await stack.enter_async_context(file.watched(use))
+        finished = await run_until_stopped(standby, options.kill_time)
         _log.info("stopped", extra={"event": "stopped", "told": told})
         return Exit.OK if finished else Exit.INTERRUPTED
+
+
+async def _tell_of_the_lost(store: Store, file: AlertFile, path: str, clock: SystemClock) -> None:
+    """What was counted for rules that are no more is told by another; of lost channels the log tells."""
+    rules = [rule for rule in file.rules if rule.enabled]
+    moved = await store.run(lambda tx: inherit(tx, rules, clock.now()))
+    if moved:
+        _log.warning(
+            "%d groups of alerts were counted for rules that are not in %s any more: the first rule tells of them",
+            moved,
+            path,
+            extra={"event": "alerts-inherited"},
+        )
+    lost = await store.run(lambda tx: orphans(tx, [channel.id for channel in file.channels]))
+    if lost:
+        _log.error(
+            "%d alerts wait for channels that are not in %s any more", lost, path, extra={"event": "alerts-lost"}
+        )
 
 
 async def _leave_to_workers(bus: Bus, topic: str, workers: Sequence[str], ours: str) -> None:

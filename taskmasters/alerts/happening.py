@@ -16,7 +16,7 @@ from taskmasters.alerts.tables import groups, rhythms
 from taskmasters.files.pathtime import path_time
 from taskmasters.zone import find_zone
 
-__all__ = ["Happening", "add", "collect", "due_rules", "wake"]
+__all__ = ["Happening", "add", "collect", "due_rules", "inherit", "wake"]
 
 #: Moments and examples kept of a group, and characters of an example's texts.
 _MOMENTS, _EXAMPLES, _LONGEST = 2000, 5, 300
@@ -60,6 +60,28 @@ def due_rules(tx: Connection, now: float) -> list[str]:
 def wake(tx: Connection) -> float | None:
     """When the next rule is to be told of."""
     return tx.execute(select(rhythms.c.due).where(rhythms.c.due.is_not(None)).order_by(rhythms.c.due).limit(1)).scalar()
+
+
+def inherit(tx: Connection, rules: Sequence[AlertRule], now: float) -> int:
+    """What was counted for rules that are no more counts for the first of ``rules``. Returns how many groups did."""
+    if not rules:
+        return 0
+    heir, known = rules[0], [rule.id for rule in rules]
+    found = tx.execute(select(groups).where(groups.c.rule.not_in(known)).order_by(groups.c.first, groups.c.id)).all()
+    for row in found:
+        mine = (groups.c.rule == heir.id) & (groups.c.id == row.id)
+        there = tx.execute(select(groups).where(mine)).one_or_none()
+        if there is None:
+            values = {"id": row.id, "total": row.total, "first": row.first, "last": row.last, "body": row.body}
+            tx.execute(insert(groups), {"rule": heir.id, **values})
+        else:
+            first, last = min(row.first, there.first), max(row.last, there.last)
+            tx.execute(update(groups).where(mine).values(total=row.total + there.total, first=first, last=last))
+    tx.execute(delete(groups).where(groups.c.rule.not_in(known)))
+    tx.execute(delete(rhythms).where(rhythms.c.rule.not_in(known)))
+    if found:
+        _set_due(tx, heir, now)
+    return len(found)
 
 
 def collect(tx: Connection, rule: str, now: float) -> dict[str, Any]:

@@ -21,5 +21,6 @@ class AlertsOptions(AppOptions):
     failed_topic: str = setting("retry-failed", "Topic of the tasks given up; - for none.", metavar="NAME")
     group: str = setting("alerts", "Group of this taskmaster on every topic it receives from.", metavar="NAME")
     dead_topic: str = setting("alerts.dead", "Topic for what cannot be read.", metavar="NAME")
+    lease: float = duration(10.0, "With a --state that is a URL: a replica silent for so long is replaced.")
     keep: float = duration(7 * 86400.0, "How long it is remembered what was told and done.")
     kill_time: float = duration(10.0, "On shutdown, time to store what was received.")

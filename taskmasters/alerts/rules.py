@@ -134,6 +134,7 @@ def _deadline(table: RuleTable) -> Deadline:
         topic = check_topic(topic) if topic else ""
     except BadNameError as error:
         table.wrong("topic", str(error))
+        topic = ""
     workers = table.text("workers") or topic
     try:
         workers = check_group(workers) if workers else ""

@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bus import BusURL, Message, OutputClosedError, check_topic, connect
-from bus.units import parse_duration
+from bus import BusURL, Message, OutputClosedError, connect
+from bus.url import nearest
 from task.codec import encode
 from task.errors import SettingsError
 from task.exits import Exit
 from task.options import DEFAULT_BUS
 from task.task import Task, new_id
-from taskmasters.batch.moments import Step, moments, parse_hours, parse_moment
-from taskmasters.batch.plan import META_TOKENS, TASK_TOKENS, Plan
+from taskmasters.batch.asked import Asked, AskedError, make_plan
+from taskmasters.batch.moments import Step
+from taskmasters.batch.plan import Plan
 from taskmasters.batch.rows import read_rows
 from taskmasters.batch.send import BatchError, send
 from taskmasters.cron.rules import CronRule, load_cron_rules
-from taskmasters.templates import Template
-from taskmasters.zone import Zone, find_zone
+
+if TYPE_CHECKING:
+    from taskmasters.workflow.definition import Workflow
 
 __all__ = ["batch"]
 
@@ -31,7 +33,7 @@ __all__ = ["batch"]
 _STDOUT = BusURL("stdio")
 #: Tasks printed at a time.
 _PRINTED = 500
-Read = TypeVar("Read")
+Found = TypeVar("Found")
 
 
 @click.command("batch", context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,12 +43,16 @@ Read = TypeVar("Read")
 @click.option("--meta", multiple=True, metavar="KEY=TEMPLATE", help="A text to travel along; repeatable.")
 @click.option("--topic", metavar="NAME", help="Topic to send to; by default the task type.")
 @click.option("--rule", metavar="RULES[#ID]", help="Take type, task, job, meta, topic and zone from a cron rule.")
+@click.option("--workflow", metavar="PATH[#ID]", help="Ask for a run of this workflow for each moment and row.")
+@click.option("--phase", metavar="NAME", help="Begin each run with this job or step of the workflow.")
+@click.option("--tasks", is_flag=True, help="Print the tasks that the runs would make, if each task completed.")
 @click.option("--from", "start", metavar="MOMENT", help="First moment: 2026-01, 2026-01-31T05, now, -36h.")
 @click.option("--to", "end", metavar="MOMENT", help="Last moment, included; before --from it goes backward.")
 @click.option("--for", "length", metavar="TIME", help="Instead of --to: how long, as 7d or -24h.")
 @click.option(
     "--by", type=click.Choice([str(step) for step in Step]), help="Step; by default day, or the instants of --rule."
 )
+@click.option("--every", metavar="N", help="Only every Nth step.")
 @click.option("--hours", metavar="HOURS", help="Only these hours of the day, as 0,4,8-12.")
 @click.option("--except-hours", metavar="HOURS", help="Not these hours of the day.")
 @click.option("--timezone", metavar="NAME", help="Zone of dates and templates; by default UTC.")
@@ -58,119 +64,96 @@ Read = TypeVar("Read")
 @click.option(
     "--bus", envvar="TASKBUS_BUS", show_envvar=True, default=DEFAULT_BUS, show_default=True, metavar="URL", help="Bus."
 )
-def batch(skip: int, rate: float | None, execute: bool, bus: str, **given: Any) -> Exit:
+def batch(skip: int, rate: float | None, execute: bool, bus: str, tasks: bool, **given: Any) -> Exit:
     """Make a task of TYPE for each moment of a range, each row of a file, or each of both.
 
     Prints the tasks as JSON lines. With --execute sends them instead, once all of them are known to be right.
     """
+    if tasks and not given["workflow"]:
+        raise click.UsageError("--tasks shows what runs of a --workflow would make")
+    if tasks and execute:
+        raise click.UsageError("--tasks shows and --execute sends: give one of them")
     plan = _plan(given, time.time())
     count = sum(1 for _ in plan.tasks())
     left = max(0, count - skip)
     if not execute:
-        code = asyncio.run(_print(itertools.islice(plan.tasks(), skip, None)))
-        _say(f"{left} tasks, none of them sent; --execute sends them to {plan.topic}")
+        made = itertools.islice(plan.tasks(), skip, None)
+        if tasks:
+            return asyncio.run(_print(_played(given["workflow"], made)))
+        code = asyncio.run(_print(map(encode, made)))
+        _say(f"{_counted(left, plan)}, {'not' if left == 1 else 'none of them'} sent; --execute sends to {plan.topic}")
         return code
     return asyncio.run(_send(plan, bus, skip, rate))
 
 
 def _plan(given: dict[str, Any], now: float) -> Plan:
+    if given["rule"] and given["workflow"]:
+        raise click.UsageError("--rule and --workflow both say which tasks: give one of them")
+    rows = given.pop("rows")
+    meta = [_key_and_template(text) for text in given.pop("meta")]
     rule = _rule(given["rule"]) if given["rule"] else None
-    kind = given["type"] or (rule.type if rule else None)
-    if not kind:
-        raise click.UsageError("which tasks? Give their TYPE and --task, or a --rule")
-    zone = _read("--timezone", find_zone, given["timezone"]) if given["timezone"] else _zone(rule)
-    meta = dict(rule.meta) if rule else {}
-    for text in given["meta"]:
-        key, equals, template = text.partition("=")
-        if not key or not equals:
-            raise click.UsageError(f"--meta: {text!r} is not KEY=TEMPLATE")
-        meta[key] = _read("--meta", lambda text: Template(text, META_TOKENS), template)
-    task = rule.task if rule else Template("", ())
-    if given["task"] is not None:
-        task = _read("--task", lambda text: Template(text, TASK_TOKENS), given["task"])
-    rows = given["rows"]
-    found = _moments(given, rule, zone, now)
-    if found is None and rows is None:
-        raise click.UsageError("which tasks? Give --from and --to, --rows, or both")
-    return Plan(
-        id=given["batch_id"] or new_id(),
-        type=kind,
-        job=given["job"] or (rule.job if rule else None),
-        topic=check_topic(given["topic"] or (rule.topic if rule else kind)),
-        task=task,
+    flow = _workflow(given["workflow"]) if given["workflow"] else None
+    asked = Asked(
+        id=given.pop("batch_id") or new_id(),
         meta=meta,
-        zone=zone,
-        offset=rule.offset if rule else 0.0,
-        moments=found,
         rows=None if rows is None else lambda: read_rows(rows),
+        **{**given, "rule": rule, "workflow": flow},
     )
+    try:
+        return make_plan(asked, now, lambda name: "TYPE" if name == "type" else f"--{name}")
+    except AskedError as error:
+        raise click.UsageError(str(error)) from None
 
 
-def _moments(
-    given: dict[str, Any], rule: CronRule | None, zone: Zone, now: float
-) -> Callable[[], Iterable[int]] | None:
-    if given["start"] is None:
-        for option in ("end", "length", "by", "hours", "except_hours"):
-            if given[option] is not None:
-                raise click.UsageError("--to, --for, --by and --hours go with --from")
-        return None
-    start = _read("--from", lambda text: parse_moment(text, zone, now), given["start"])
-    if given["end"] is not None and given["length"] is not None:
-        raise click.UsageError("--to and --for say the same: give one of them")
-    end = start
-    if given["end"] is not None:
-        end = _read("--to", lambda text: parse_moment(text, zone, now), given["end"])
-    elif given["length"] is not None:
-        end = start + int(_read("--for", parse_duration, given["length"]))
-    hours = _read("--hours", parse_hours, given["hours"] or "0-23")
-    if given["except_hours"]:
-        hours -= _read("--except-hours", parse_hours, given["except_hours"])
-    if rule is not None and given["by"] is None:
-        return lambda: _instants(rule, start, end)
-    step = Step(given["by"] or Step.DAY)
-    return lambda: moments(start, end, step, zone, hours)
-
-
-def _instants(rule: CronRule, start: int, end: int) -> Iterable[int]:
-    """The instants of the rule itself."""
-
-    def forward() -> Iterator[int]:
-        instant = rule.schedule.next(min(start, end) - 1)
-        while instant is not None and instant <= max(start, end):
-            yield instant
-            instant = rule.schedule.next(instant)
-
-    return forward() if end >= start else reversed(list(forward()))
+def _key_and_template(text: str) -> tuple[str, str]:
+    key, equals, template = text.partition("=")
+    if not key or not equals:
+        raise click.UsageError(f"--meta: {text!r} is not KEY=TEMPLATE")
+    return key, template
 
 
 def _rule(text: str) -> CronRule:
     path, _, id = text.partition("#")
-    rules = {rule.id: rule for rule in load_cron_rules(path)}
-    if not id and len(rules) == 1:
-        return next(iter(rules.values()))
-    if id not in rules:
-        known = ", ".join(list(rules)[:20])
-        raise SettingsError(f"{path} has no rule {id!r}: write {path}#ID with one of {known}")
-    return rules[id]
+    return _chosen(path, id, "rule", {rule.id: rule for rule in load_cron_rules(path)})
 
 
-def _zone(rule: CronRule | None) -> Zone:
-    return rule.zone if rule else find_zone("UTC")
+def _workflow(text: str) -> Workflow:
+    from taskmasters.workflow.load import load_workflows
+
+    path, _, id = text.partition("#")
+    return _chosen(path, id, "workflow", {one.id: one for one in load_workflows(path)})
 
 
-def _read(option: str, read: Callable[[str], Read], text: str) -> Read:
-    try:
-        return read(text)
-    except (ValueError, OverflowError) as error:
-        raise click.UsageError(f"{option}: {error}") from None
+def _chosen(path: str, id: str, what: str, found: Mapping[str, Found]) -> Found:
+    if not id and len(found) == 1:
+        return next(iter(found.values()))
+    if id in found:
+        return found[id]
+    known = ", ".join(list(found)[:20])
+    said = f"has no {what} {id!r}{nearest(id, sorted(found))}" if id else f"has {len(found)} {what}s"
+    raise SettingsError(f"{path} {said}: write {path}#ID with one of {known}")
 
 
-async def _print(tasks: Iterator[Task]) -> Exit:
+def _counted(count: int, plan: Plan) -> str:
+    word = "request for a run" if plan.runs and count == 1 else "requests for runs" if plan.runs else "task"
+    return f"{count} {word}" if count == 1 or plan.runs else f"{count} {word}s"
+
+
+def _played(text: str, requests: Iterator[Task]) -> Iterator[bytes]:
+    """The tasks that the runs asked for would make, one run after the other."""
+    from taskmasters.workflow.explain import play
+
+    flow, now = _workflow(text), time.time()
+    for request in requests:
+        yield from play(flow, request, now)
+
+
+async def _print(bodies: Iterator[bytes]) -> Exit:
     async with connect(_STDOUT) as bus:
         producer = await bus.producer()
         try:
-            while some := list(itertools.islice(tasks, _PRINTED)):
-                await producer.publish_many([Message("preview", encode(task)) for task in some])
+            while some := list(itertools.islice(bodies, _PRINTED)):
+                await producer.publish_many([Message("preview", body) for body in some])
         except OutputClosedError:
             pass
     return Exit.OK
@@ -181,10 +164,10 @@ async def _send(plan: Plan, url: str, skip: int, rate: float | None) -> Exit:
         try:
             sent = await send(itertools.islice(plan.tasks(), skip, None), plan.topic, producer, rate=rate)
         except BatchError as error:
-            _say(f"{error.sent} tasks were sent and confirmed")
+            _say(f"{_counted(error.sent, plan)} {'was' if error.sent == 1 else 'were'} sent and confirmed")
             _say(f"to go on: the same command with --batch-id {plan.id} --skip {skip + error.sent}")
             raise error.__cause__ from None  # type: ignore[misc]
-    _say(f"{sent} tasks sent to {plan.topic} on {bus.url} as batch {plan.id}")
+    _say(f"{_counted(sent, plan)} sent to {plan.topic} on {bus.url} as batch {plan.id}")
     return Exit.OK
 
 

@@ -64,9 +64,9 @@ def parse_hours(text: str) -> frozenset[int]:
 
 
 def moments(
-    start: int, end: int, step: Step, zone: Zone, hours: frozenset[int] = frozenset(range(24))
+    start: int, end: int, step: Step, zone: Zone, hours: frozenset[int] = frozenset(range(24)), every: int = 1
 ) -> Iterator[int]:
-    """The moments from ``start`` to ``end``, in that order, those whose hour in ``zone`` is in ``hours``.
+    """The moments from ``start`` to ``end``, ``every`` so many steps, those whose hour in ``zone`` is in ``hours``.
 
     Hours are hours of elapsed time. Days, weeks and months keep what the clock shows in ``zone``; where it never shows
     that, the end of the gap stands for it. A month without such a day has its last one.
@@ -74,12 +74,15 @@ def moments(
     sign = 1 if end >= start else -1
     number = 0
     while True:
-        moment = _nth(start, sign * number, step, zone)
+        try:
+            moment = _nth(start, sign * number, step, zone)
+        except (ValueError, OverflowError):
+            return  # the calendar ends before the range does
         if (moment - end) * sign > 0:
             return
         if datetime.fromtimestamp(moment, zone.info).hour in hours:
             yield moment
-        number += 1
+        number += every
 
 
 def _nth(start: int, number: int, step: Step, zone: Zone) -> int:

@@ -35,7 +35,7 @@ async def send(
     """Publish ``tasks`` and return how many, all confirmed. ``rate`` is the most tasks a second, on average.
 
     Raises:
-        BatchError: the bus refused; it says how many tasks are confirmed.
+        BatchError: the bus refused, or this was cancelled; it says how many tasks are confirmed.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -44,11 +44,11 @@ async def send(
     # A slow rate is kept task by task, a fast one by tenths of a second.
     portion = _MOST if rate is None else max(1, min(_MOST, int(rate / 10)))
     while batch := list(itertools.islice(remaining, portion)):
-        if rate is not None and (ahead := began + sent / rate - loop.time()) > 0:
-            await asyncio.sleep(ahead)
         try:
+            if rate is not None and (ahead := began + sent / rate - loop.time()) > 0:
+                await asyncio.sleep(ahead)
             await producer.publish_many([Message(topic, encode(task), id=task.id) for task in batch])
-        except BusError as error:
+        except (BusError, asyncio.CancelledError) as error:
             raise BatchError(str(error), sent) from error
         sent += len(batch)
     return sent

@@ -101,10 +101,10 @@ def _read(table: RuleTable) -> CronRule:
         job=job,
         topic=table.topic(kind),
         meta=meta.templates(_META_TOKENS),
-        missed=table.read("missed", _missed, Missed.LAST),
+        missed=Missed(table.word("missed", list(Missed), Missed.LAST)),
         window=table.duration("window", _DAY),
         enabled=table.flag("enabled", True),
-        dialect=table.read("dialect", _dialect, Dialect.TASKBUS),
+        dialect=Dialect(table.word("dialect", [each.value for each in Dialect], Dialect.TASKBUS.value)),
         place=table.place,
     )
     if CRON in meta:
@@ -119,17 +119,3 @@ def _schedule(table: RuleTable, zone: Zone) -> Schedule:
     if not table.required("cron"):
         return fallback
     return table.read("cron", lambda text: parse_schedule(text, zone), fallback)
-
-
-def _missed(text: str) -> Missed:
-    try:
-        return Missed(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is none of {', '.join(Missed)}") from None
-
-
-def _dialect(text: str) -> Dialect:
-    try:
-        return Dialect(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is none of {', '.join(dialect.value for dialect in Dialect)}") from None

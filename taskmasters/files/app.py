@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from task.logs import setup_logs
 from task.settings import click_options, resolve
 from task.status import serve_status
 from taskmasters.clock import Clock, SystemClock
+from taskmasters.cron.keep import leading
 from taskmasters.files.engine import FileEngine
 from taskmasters.files.explain import explain, preview
 from taskmasters.files.options import FilesOptions
@@ -25,8 +27,10 @@ from taskmasters.files.rules import FileRule, load_file_rules
 from taskmasters.files.source import Source, open_source
 from taskmasters.files.tables import FILES
 from taskmasters.files.taskmaster import FilesTaskmaster
+from taskmasters.leader import Leader
 from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
+from taskmasters.standby import StandBy, sole_store
 from taskmasters.store import Store, open_store
 from taskmasters.store.outbox import OUTBOX
 
@@ -61,14 +65,9 @@ def files(rules: str, check: bool, dry_run: bool, config: Path | None, **flags: 
         finally:
             store.close()
     sources = _Sources()
-    for rule in file.rules:
-        if rule.enabled:
-            sources(rule)
-    store = open_store(place, OUTBOX, FILES)
-    try:
-        return asyncio.run(_work(file, options, store, clock, sources))
-    finally:
-        store.close()
+    sources.check(file.rules)
+    with sole_store(place, "files", options.lease, OUTBOX, FILES) as (store, leader):
+        return asyncio.run(_work(file, options, store, leader, clock, sources))
 
 
 class _Sources:
@@ -82,6 +81,12 @@ class _Sources:
         if key not in self._open:
             self._open[key] = open_source(key[0], key[1], anonymous=key[2])
         return self._open[key]
+
+    def check(self, rules: Sequence[FileRule]) -> None:
+        """Whether there is one for each of these. Raises MissingExtraError."""
+        for rule in rules:
+            if rule.enabled:
+                self(rule)
 
 
 async def _preview(rules: Sequence[FileRule], store: Store, clock: Clock) -> Exit:
@@ -106,20 +111,43 @@ async def _preview(rules: Sequence[FileRule], store: Store, clock: Clock) -> Exi
 
 
 async def _work(
-    file: RuleFile[list[FileRule]], options: FilesOptions, store: Store, clock: Clock, sources: _Sources
+    file: RuleFile[list[FileRule]],
+    options: FilesOptions,
+    store: Store,
+    leader: Leader | None,
+    clock: Clock,
+    sources: _Sources,
 ) -> Exit:
     url = parse_url(options.bus)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
-        taskmaster = FilesTaskmaster(file.rules, store, producer, clock, sources, keep=options.keep)
+        done = Counter[str]()
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[FilesTaskmaster]:
+            taskmaster = FilesTaskmaster(file.rules, store, producer, clock, sources, keep=options.keep)
+            try:
+                yield taskmaster
+            finally:
+                done.update(files=taskmaster.files, sent=taskmaster.relay.sent)
+
+        standby = StandBy(leader, options.lease, opened)
         about: dict[str, object] = {"file": file.path, "bus": str(url), "state": store.shown}
         if options.status_port is not None:
             sync = stack.enter_context(ExitStack())
-            report = FilesReport(taskmaster, file, about)
+            report = FilesReport(standby, file, about)
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("making tasks", extra={"event": "started", "rules": len(taskmaster.engine.rules), **about})
-        await stack.enter_async_context(file.watched(taskmaster.use))
-        finished = await run_until_stopped(taskmaster, options.kill_time)
-        _log.info("stopped", extra={"event": "stopped", "files": taskmaster.files, "sent": taskmaster.relay.sent})
+        enabled = sum(rule.enabled for rule in file.rules)
+        _log.info("making tasks", extra={"event": "started", "rules": enabled, **about})
+
+        def use(rules: list[FileRule]) -> None:
+            sources.check(rules)
+            if standby.current is not None:
+                standby.current.use(rules)
+
+        await stack.enter_async_context(leading(leader))
+        await stack.enter_async_context(file.watched(use))
+        finished = await run_until_stopped(standby, options.kill_time)
+        _log.info("stopped", extra={"event": "stopped", **done})
         return Exit.OK if finished else Exit.INTERRUPTED

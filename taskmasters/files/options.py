@@ -20,5 +20,6 @@ class FilesOptions(AppOptions):
         ".state.db at its end.",
         metavar="PATH|URL",
     )
+    lease: float = duration(10.0, "With a --state that is a URL: a replica silent for so long is replaced.")
     keep: float = duration(30 * 86400.0, "How long a file that is gone is remembered.")
     kill_time: float = duration(10.0, "On shutdown, time to finish what is being sent.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ class RemoteSource:
         elif scheme == "gs":
             options |= {"token": "anon"} if anonymous else {}
             options |= {"endpoint_url": endpoint} if endpoint else {}
-        self._files: Any = fsspec.filesystem(scheme, **options)
+        self._files: Any = _file_system(scheme)(**options)
 
     def look(self, folder: str) -> Iterator[Entry | Folder]:
         """What is in a folder: what shares the prefix as far as the next slash."""
@@ -84,6 +85,18 @@ class RemoteSource:
         mtime = _seconds(_first(info, ("LastModified", "mtime", "updated", "created")))
         version = _first(info, ("generation", "ETag", "etag"))
         return Entry(self._path(info), size, mtime, str(version).strip('"') if version else f"{size}-{mtime!r}")
+
+
+def _file_system(scheme: str) -> Any:
+    if scheme == "gs":
+        # What fsspec knows as gs asks Google's control plane of what kind a bucket is before it lists it, over gRPC: a
+        # minute for nothing where another server is the endpoint, or that may not be asked.
+        from gcsfs.core import GCSFileSystem, logger
+
+        # It logs each failure with its traceback, and raises it too: we tell of it.
+        logger.setLevel(logging.CRITICAL)
+        return GCSFileSystem
+    return fsspec.get_filesystem_class(scheme)
 
 
 def _first(info: dict[str, Any], keys: Iterable[str]) -> object:

@@ -6,13 +6,40 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, Column, Connection, Double, Index, String, Text, and_, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    String,
+    Text,
+    and_,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from task.task import derive_id
 from taskmasters.files.entry import Entry
 from taskmasters.store.schema import ID_LENGTH, Schema, insert_new, table
 
-__all__ = ["FILES", "Row", "begin", "begun", "drop", "forget", "mark_gone", "read", "retire", "save"]
+__all__ = [
+    "FILES",
+    "Row",
+    "begin",
+    "begun",
+    "claim",
+    "claimed",
+    "drop",
+    "forget",
+    "mark_gone",
+    "read",
+    "retire",
+    "save",
+]
 
 Item = TypeVar("Item")
 _DERIVED = 64
@@ -41,7 +68,13 @@ _files = table(
 _rules = table(
     "taskbus_files_rules", Column("rule", String(ID_LENGTH), primary_key=True), Column("began", Double, nullable=False)
 )
-FILES = Schema("files", 1, [_files, _rules])
+#: One row: which instance is at work.
+_owner = table(
+    "taskbus_files_owner",
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("token", String(_DERIVED), nullable=False),
+)
+FILES = Schema("files", 1, [_files, _rules, _owner])
 
 
 class Row(NamedTuple):
@@ -53,6 +86,17 @@ class Row(NamedTuple):
     group: str
     task: str | None
     gone: bool = False
+
+
+def claim(tx: Connection, token: str) -> None:
+    """From now on only the instance that has ``token`` works on these tables."""
+    tx.execute(delete(_owner))
+    tx.execute(insert(_owner), {"one": 1, "token": token})
+
+
+def claimed(tx: Connection, token: str) -> bool:
+    """Whether that is still so."""
+    return tx.execute(select(_owner.c.token)).scalar() == token
 
 
 def read(tx: Connection, rule: str) -> list[Row]:

@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 from bus import Producer
 from task.errors import StateError
 from task.retry import Backoff
+from task.task import new_id
 from taskmasters.clock import Clock
 from taskmasters.files import tables
-from taskmasters.files.engine import FileEngine
+from taskmasters.files.engine import FileEngine, Plan
 from taskmasters.files.rules import FileRule
 from taskmasters.files.scanner import Scanner
 from taskmasters.files.source import Source
+from taskmasters.standby import TakenOverError
 from taskmasters.store import Relay, Store
 
 __all__ = ["FilesTaskmaster", "Sources"]
@@ -52,6 +54,7 @@ class FilesTaskmaster:
         self._stopping = False
         self._nudged = asyncio.Event()
         self._trouble = ""
+        self._token = new_id()
         self.relay = Relay(store, producer, clock)
         self.engine = FileEngine(rules)
         self.scanners: list[Scanner] = []
@@ -119,7 +122,14 @@ class FilesTaskmaster:
             await asyncio.gather(*parts, return_exceptions=True)
 
     def _open(self, tx: Connection) -> None:
+        tables.claim(tx, self._token)
         self.engine.open(tx, self._clock.now())
+
+    def _write(self, tx: Connection, plan: Plan, now: float) -> None:
+        # What this one knows in memory is true only as long as nobody else writes.
+        if not tables.claimed(tx, self._token):
+            raise TakenOverError(f"another files taskmaster has begun to work on the state {self._store.shown}")
+        plan.write(tx, now)
 
     async def _plan(self) -> None:
         """Until there are new rules or it is to stop."""
@@ -128,7 +138,7 @@ class FilesTaskmaster:
             now = self._clock.now()
             plan = self.engine.plan(now)
             if plan:
-                await self._persist(lambda p=plan, at=now: self._store.run(lambda tx: p.write(tx, at)))  # type: ignore[misc]
+                await self._persist(lambda p=plan, at=now: self._store.run(lambda tx: self._write(tx, p, at)))  # type: ignore[misc]
                 self.engine.commit(plan)
                 self.made += len(plan.messages)
                 self.files += sum(bool(row.task) for row in plan.rows)

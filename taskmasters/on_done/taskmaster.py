@@ -8,19 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bus import Consumer, Delivery, Message, Producer, TooLargeError
-from task.codec import DEFAULT_MAX_SIZE, decode
-from task.dead import dead_letter
+from task.codec import decode
 from task.errors import DecodeError, StateError
-from task.leases import keep_leases
 from task.outcome import Result
 from task.retry import Backoff
 from task.settler import Settler
 from task.stats import Stats
-from task.task import Task, derive_id
+from task.task import Task
 from task.verdict import Action, Verdict
 from taskmasters.clock import Clock, SystemClock
 from taskmasters.on_done.children import Family
 from taskmasters.on_done.joins import Arrival, Known, Parts
+from taskmasters.receiving import MAX_SIZE, Receiving, arrival_id, dead_verdict
 
 if TYPE_CHECKING:
     from taskmasters.on_done.memory import Memory
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["OnDoneTaskmaster"]
 
 _log = logging.getLogger("taskbus.on-done")
-#: Done tasks received, and settled, at a time.
-_BATCH = 500
-#: Bytes of the largest done task read: a done task is its task and a message.
-_MAX_SIZE = 2 * DEFAULT_MAX_SIZE
 #: Seconds between tries at a database that refuses, and between looks for what has waited too long.
 _BACKOFF = Backoff("exponential", 0.05, 5.0)
 _CLEANING = 10.0
@@ -82,9 +77,7 @@ class OnDoneTaskmaster:
         self._state_trouble = ""
         self._settler = _ChildSettler(consumer, producer, self.stats, atomic=atomic, lost=self._lost)
         self._settler.dead = self.dead
-        self._held: list[Delivery] = []
-        self._stopping = False
-        self._receiving: asyncio.Future[list[Delivery]] | None = None
+        self._receiving = Receiving(consumer, self._handle)
 
     @property
     def trouble(self) -> str:
@@ -97,9 +90,7 @@ class OnDoneTaskmaster:
 
     def stop(self) -> None:
         """Receive no more; what was received is still settled."""
-        self._stopping = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        self._receiving.stop()
 
     async def run(self) -> None:
         """Work until ``stop`` or the end of the input. Cancelling it loses nothing.
@@ -107,28 +98,9 @@ class OnDoneTaskmaster:
         Raises:
             OutputClosedError, ClosedError: nothing can be published any more.
         """
-        beside = [
-            asyncio.create_task(each) for each in (keep_leases(self._consumer, lambda: self._held), self._forget())
-        ]
-        try:
-            while not self._stopping:
-                self._receiving = asyncio.ensure_future(self._consumer.receive(_BATCH))
-                await asyncio.wait([self._receiving])
-                if self._receiving.cancelled():
-                    return
-                deliveries = self._receiving.result()
-                if deliveries:
-                    await self._handle(deliveries)
-                elif self._consumer.ended:
-                    return
-        finally:
-            for task in beside:
-                task.cancel()
-            if self._receiving is not None:
-                self._receiving.cancel()
+        await self._receiving.run(self._forget())
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        self._held = list(deliveries)
         self.stats.received += len(deliveries)
         read = [self._read(delivery) for delivery in deliveries]
         known = await self._known(read)
@@ -138,18 +110,16 @@ class OnDoneTaskmaster:
         for verdict in verdicts:
             self.stats.results[verdict.result] += 1
             self.sent += sum(message.topic != self._dead_topic for message in verdict.messages)
-        self._held = []
 
     def _read(self, delivery: Delivery) -> _Done | Verdict:
         try:
-            parent = decode(delivery.body, _MAX_SIZE)
+            parent = decode(delivery.body, MAX_SIZE)
         except DecodeError as error:
             return self.dead(delivery, error.code, str(error), None)
         result = parent.result
         if result is None:
             return Verdict(delivery, Action.FINISH, "unfinished")
-        # As the receiver does for a task that came without an id.
-        parent_id = parent.id or derive_id("message", self._consumer.topic, delivery.id, parent.type, parent.value)
+        parent_id = arrival_id(parent, delivery, self._consumer.topic)
         parts = self._family.parts(parent, parent_id, result) if self._family.gathers else Parts([], [])
         return _Done(delivery, parent, parent_id, result, parts)
 
@@ -223,17 +193,16 @@ class OnDoneTaskmaster:
 
     def dead(self, delivery: Delivery, code: str, reason: str, task: Task | None) -> Verdict:
         """The verdict on a done task that is kept as a dead letter."""
-        _log.warning(
-            "a done task goes to %s: %s",
+        return dead_verdict(
+            delivery,
+            self._consumer,
+            self._group,
             self._dead_topic,
-            reason,
-            extra={"event": "dead", "code": code, "message_id": delivery.id, "task_id": task.id if task else None},
+            code=code,
+            reason=reason,
+            task=task,
+            log=_log,
         )
-        letter = dead_letter(
-            delivery, topic=self._consumer.topic, group=self._group, reason=reason, code=code, task=task
-        )
-        message = Message(self._dead_topic, letter)
-        return Verdict(delivery, Action.FINISH, "dead", (message,), 0.0, reason, None, task, code)
 
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
         self.stats.lease_lost += len(deliveries)

@@ -7,24 +7,19 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from bus import Consumer, Delivery, Message, Producer
-from task.codec import DEFAULT_MAX_SIZE, decode
-from task.dead import dead_letter
+from bus import Consumer, Delivery, Producer
+from task.codec import decode
 from task.errors import DecodeError, StateDataError, StateError
-from task.leases import keep_leases
 from task.retry import Backoff
 from task.settler import Settler
 from task.stats import Stats
-from task.task import Task, derive_id
+from task.task import Task
 from task.verdict import Action, Verdict
+from taskmasters.receiving import MAX_SIZE, Receiving, arrival_id, dead_verdict
 
 __all__ = ["Arrival", "Fate", "Inbox"]
 
 _log = logging.getLogger("taskbus.inbox")
-#: Messages received, applied and acknowledged at a time.
-_BATCH = 500
-#: Bytes of the largest task read: a done task is its task and a message.
-_MAX_SIZE = 2 * DEFAULT_MAX_SIZE
 #: Seconds between tries at a database that refuses.
 _BACKOFF = Backoff("exponential", 0.05, 5.0)
 
@@ -66,9 +61,7 @@ class Inbox:
         self.stats = Stats()
         self._settler = Settler(consumer, producer, self.stats, atomic=False, lost=self._lost)
         self._trouble = ""
-        self._held: Sequence[Delivery] = ()
-        self._stopping = False
-        self._receiving: asyncio.Future[list[Delivery]] | None = None
+        self._receiving = Receiving(consumer, self._handle)
 
     @property
     def trouble(self) -> str:
@@ -77,9 +70,7 @@ class Inbox:
 
     def stop(self) -> None:
         """Receive no more; what was received is still applied."""
-        self._stopping = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        self._receiving.stop()
 
     async def run(self) -> None:
         """Work until ``stop`` or the end of the input. Cancelling it loses nothing.
@@ -88,36 +79,19 @@ class Inbox:
             StateError: the database cannot be used, and no repetition will mend that.
             OutputClosedError, ClosedError: dead letters cannot be published any more.
         """
-        keep = asyncio.create_task(keep_leases(self._consumer, lambda: self._held))
-        try:
-            while not self._stopping:
-                self._receiving = asyncio.ensure_future(self._consumer.receive(_BATCH))
-                await asyncio.wait([self._receiving])
-                if self._receiving.cancelled():
-                    return
-                deliveries = self._receiving.result()
-                if deliveries:
-                    await self._handle(deliveries)
-                elif self._consumer.ended:
-                    return
-        finally:
-            keep.cancel()
-            if self._receiving is not None:
-                self._receiving.cancel()
+        await self._receiving.run()
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        self._held = deliveries
         self.stats.received += len(deliveries)
         verdicts: list[Verdict] = []
         readable: list[tuple[Delivery, Arrival]] = []
         for delivery in deliveries:
             try:
-                task = decode(delivery.body, _MAX_SIZE)
+                task = decode(delivery.body, MAX_SIZE)
             except DecodeError as error:
                 verdicts.append(self._dead(delivery, Fate("dead", error.code, str(error)), None))
             else:
-                # As the receiver does for a task that came without an id.
-                known = task.id or derive_id("message", self._consumer.topic, delivery.id, task.type, task.value)
+                known = arrival_id(task, delivery, self._consumer.topic)
                 readable.append((delivery, Arrival(task, known)))
         fates = await self._applied([arrival for _, arrival in readable])
         for (delivery, arrival), fate in zip(readable, fates, strict=True):
@@ -127,7 +101,6 @@ class Inbox:
                 verdicts.append(Verdict(delivery, Action.FINISH, fate.name, task=arrival.task))
         await self._settler.settle(verdicts)
         self.stats.results.update(verdict.result for verdict in verdicts)
-        self._held = ()
 
     async def _applied(self, arrivals: Sequence[Arrival]) -> Sequence[Fate]:
         failures = 0
@@ -154,28 +127,17 @@ class Inbox:
         return []
 
     def _dead(self, delivery: Delivery, fate: Fate, task: Task | None) -> Verdict:
-        _log.warning(
-            "a message of %s goes to %s: %s",
-            self._consumer.topic,
-            self._dead_topic,
-            fate.reason,
-            extra={
-                "event": "dead",
-                "code": fate.code,
-                "message_id": delivery.id,
-                "task_id": task.id if task else None,
-            },
-        )
-        letter = dead_letter(
+        consumer = self._consumer
+        return dead_verdict(
             delivery,
-            topic=self._consumer.topic,
-            group=self._consumer.group,
-            reason=fate.reason,
+            consumer,
+            consumer.group,
+            self._dead_topic,
             code=fate.code,
+            reason=fate.reason,
             task=task,
+            log=_log,
         )
-        message = Message(self._dead_topic, letter)
-        return Verdict(delivery, Action.FINISH, "dead", (message,), 0.0, fate.reason, None, task, fate.code)
 
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
         self.stats.lease_lost += len(deliveries)

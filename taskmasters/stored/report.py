@@ -51,6 +51,7 @@ class StoredReport:
             "lease_lost": stats.lease_lost,
             "bus_errors": stats.bus_errors + relay.failed,
             **rules,
+            **(self._taskmaster.beside.statistics() if self._taskmaster.beside else {}),
             "trouble": self._taskmaster.trouble,
         }
 

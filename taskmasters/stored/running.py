@@ -15,7 +15,7 @@ from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
 from taskmasters.store import Store, outbox
 from taskmasters.stored.report import StoredReport
-from taskmasters.stored.taskmaster import Engine, StoredTaskmaster
+from taskmasters.stored.taskmaster import Beside, Engine, StoredTaskmaster
 
 __all__ = ["StoredOptions", "run_stored"]
 
@@ -51,10 +51,12 @@ async def run_stored(
     about: Mapping[str, object],
     file: RuleFile[Any] | None = None,
     use: Callable[[Any], None] | None = None,
+    beside: Beside | None = None,
 ) -> Exit:
     """Run until a signal comes. ``about`` is told at the start and on the status page.
 
-    When the rules in ``file`` change, they are given to ``use``, which may refuse them.
+    When the rules in ``file`` change, they are given to ``use``, which may refuse them. ``beside`` works on the store
+    too.
 
     Raises:
         BusError, StateError: what keeps it from working.
@@ -64,7 +66,7 @@ async def run_stored(
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
         consumer = await stack.enter_async_context(await bus.consumer(options.topic, options.group))
-        taskmaster = StoredTaskmaster(engine, store, consumer, producer, clock, dead_topic=dead_topic)
+        taskmaster = StoredTaskmaster(engine, store, consumer, producer, clock, dead_topic=dead_topic, beside=beside)
         said = {
             "taskmaster": name,
             **about,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bus.url import nearest
 from task.outcome import Result
 from task.retry import Backoff
 from task.task import derive_id
@@ -20,11 +21,28 @@ from taskmasters.templates import Template
 from taskmasters.workflow.items import Source
 from taskmasters.zone import Zone
 
-__all__ = ["ATTEMPT", "RESERVED", "RUN", "WORKFLOW", "After", "Condition", "Node", "On", "Policy", "Retry", "Workflow"]
+__all__ = [
+    "ATTEMPT",
+    "RESERVED",
+    "RUN",
+    "RUN_FROM",
+    "RUN_KEY",
+    "RUN_MOMENT",
+    "WORKFLOW",
+    "After",
+    "Condition",
+    "Node",
+    "On",
+    "Policy",
+    "Retry",
+    "Workflow",
+]
 
 #: Meta keys of every task of a workflow.
 WORKFLOW, RUN, ATTEMPT = "workflow", "run", "attempt"
 RESERVED = (WORKFLOW, RUN, ATTEMPT)
+#: Meta keys of a request: the key of its run, the moment its times show, and the job or step it begins with.
+RUN_KEY, RUN_MOMENT, RUN_FROM = "run_key", "run_moment", "run_from"
 
 
 class Policy(StrEnum):
@@ -180,6 +198,28 @@ class Workflow:
     def followers(self, name: str) -> Sequence[str]:
         """The nodes that are for each task of ``name``."""
         return self.eaches.get(name, ())
+
+    def part(self, name: str) -> frozenset[str]:
+        """The jobs of a run that begins with the job or step ``name``: that, and what follows from it.
+
+        Raises:
+            ValueError: if there is none of that name, or it cannot be begun with.
+        """
+        first = [node for node in self.nodes.values() if name in (node.name, node.step)]
+        if not first:
+            known = sorted({name for node in self.nodes.values() for name in (node.name, node.step) if name})
+            raise ValueError(f"the workflow {self.id} has no job or step {name!r}{nearest(name, known)}")
+        for node in first:
+            if node.each is not None and not any(node.each == other.name for other in first):
+                raise ValueError(f"{node.name} has a task for each task of {node.each}: begin with {node.each}")
+        found = {node.name for node in first}
+        stack = list(found)
+        while stack:
+            reached = stack.pop()
+            new = {*self.dependents(reached), *self.followers(reached)} - found
+            found |= new
+            stack += new
+        return frozenset(found)
 
     def handlers(self, name: str) -> set[str]:
         """The nodes that are there for the failure of ``name``, and what follows from them."""

@@ -23,7 +23,7 @@ from taskmasters.store.inbox import Arrival, Fate
 from taskmasters.store.relay import Refused
 from taskmasters.workflow import tables
 from taskmasters.workflow.book import Book
-from taskmasters.workflow.definition import ATTEMPT, Node, Workflow
+from taskmasters.workflow.definition import ATTEMPT, RUN_FROM, RUN_KEY, RUN_MOMENT, Node, Workflow
 from taskmasters.workflow.making import Said, outgoing_id, send_again
 from taskmasters.workflow.walk import Walk
 from taskmasters.workflow.work import ACTIVE, JobRow, NodeState, Origin, RunRow, RunState, Work
@@ -183,16 +183,35 @@ class WorkflowEngine:
             return Fate(
                 "dead", "no-workflow", f"there is no workflow {task.type!r} to ask for{nearest(task.type, known)}"
             )
+        try:
+            moment = parse_time(task.meta[RUN_MOMENT]).timestamp() if RUN_MOMENT in task.meta else None
+        except (ValueError, OverflowError):
+            return _no_time(task, RUN_MOMENT)
+        try:
+            if RUN_FROM in task.meta:
+                workflow.part(task.meta[RUN_FROM])
+        except ValueError as error:
+            return Fate("dead", "bad-run-from", f"meta {RUN_FROM!r}: {error}")
         # A request that is tried again, by another workflow or by the retry taskmaster, asks for another run.
         attempt = task.meta.get(ATTEMPT, "1")
-        return self._start(work, workflow, task, id if attempt == "1" else f"{id} {attempt}", requested=True)
+        key = task.meta.get(RUN_KEY) or id
+        return self._start(work, workflow, task, key if attempt == "1" else f"{key} {attempt}", moment, requested=True)
 
-    def _start(self, work: _Work, workflow: Workflow, task: Task, key: str, *, requested: bool) -> Fate:
+    def _start(
+        self,
+        work: _Work,
+        workflow: Workflow,
+        task: Task,
+        key: str,
+        moment: float | None = None,
+        *,
+        requested: bool = False,
+    ) -> Fate:
         try:
-            moment = parse_time(task.meta[CRON]) if CRON in task.meta else task.created
+            nominal = parse_time(task.meta[CRON]) if CRON in task.meta else task.created
         except (ValueError, OverflowError):
-            return Fate("dead", "bad-cron", f"its meta {CRON!r} is {task.meta[CRON][:40]!r}, not a time")
-        seconds = work.now if moment is None else moment.timestamp()
+            return _no_time(task, CRON)
+        seconds = moment if moment is not None else work.now if nominal is None else nominal.timestamp()
         run = work.add_run(workflow, Origin(key, dict(task.meta), seconds, requested=requested), encode(task))
         return Fate("repeated" if run is None else "started")
 
@@ -202,9 +221,7 @@ class WorkflowEngine:
             return Fate("unfinished")
         job = work.job(id)
         fates = [] if job is None else [self._job_done(work, job, task, result)]
-        fates += [
-            self._start(work, workflow, task, id, requested=False) for workflow in self._book.started_by(task, result)
-        ]
+        fates += [self._start(work, workflow, task, id) for workflow in self._book.started_by(task, result)]
         wrong = [fate for fate in fates if fate.code]
         return (wrong or fates or [Fate("unmatched")])[0]
 
@@ -321,6 +338,10 @@ class _Work(Work):
     def __init__(self, tx: Connection, book: Book, now: float) -> None:
         super().__init__(tx, book, now)
         self.walks: dict[str, Walk] = {}
+
+
+def _no_time(task: Task, key: str) -> Fate:
+    return Fate("dead", f"bad-{key.replace('_', '-')}", f"its meta {key!r} is {task.meta[key][:40]!r}, not a time")
 
 
 def _remember(tx: Connection, fired: dict[str, tuple[str, int]]) -> None:

@@ -18,6 +18,7 @@ from bus.url import nearest
 from taskmasters.batch.moments import Step, moments
 from taskmasters.batch.rows import read_rows
 from taskmasters.on_done.items import parse_items
+from taskmasters.rules import no_word
 from taskmasters.templates import Scope, Template
 from taskmasters.zone import Zone
 
@@ -176,7 +177,7 @@ def _read_table(given: Mapping[str, Any], tokens: Collection[str], folder: Path,
         return _File(path, folder)
     by = given.get("by", "day")
     if by not in list(Step):
-        raise ValueError(f"by is {by!r}, which is none of {', '.join(Step)}")
+        raise ValueError(f"by: {no_word(str(by), list(Step))}")
     if not isinstance(given["times"], str):
         raise ValueError('times is a duration, as in { times = "-24h", by = "hour" }')
     length = parse_duration(given["times"])

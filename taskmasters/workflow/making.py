@@ -64,6 +64,9 @@ class RunResults:
         if field in ("count", "completed", "failed"):
             return str(self._count(job, field))
         values = [value for row in self.ended(job) if (value := _field(row, field, key)) is not None]
+        if not values and field == "meta" and self._run.from_.asks_for_part and not self.ended(job):
+            # A job that was left out has said nothing; who asked may say it instead.
+            return self._run.from_.meta.get(key)
         return ",".join(values) if values else None
 
     def ended(self, job: str) -> list[JobRow]:

@@ -130,7 +130,7 @@ def _policy(table: RuleTable, default: Policy) -> Policy:
 def _deadline(table: RuleTable, default: float | None) -> float | None:
     if "deadline" not in table:
         return default
-    seconds = table.duration("deadline", 0.0)
+    seconds = table.duration("deadline", 1.0)
     if seconds == 0:
         table.wrong("deadline", "must be longer than 0s")
     return seconds

@@ -14,8 +14,9 @@ from task.errors import TaskError
 from task.task import Task
 from task.times import format_time
 from taskmasters.store.outbox import Outgoing
-from taskmasters.workflow.definition import RUN, WORKFLOW, Node, On, Policy
+from taskmasters.workflow.definition import RUN, RUN_FROM, WORKFLOW, Node, On, Policy
 from taskmasters.workflow.making import Maker, RunResults
+from taskmasters.workflow.reading import REQUESTED
 from taskmasters.workflow.work import JobRow, NodeRow, NodeState, RunRow, RunState, Work, clean
 
 __all__ = ["Walk"]
@@ -31,19 +32,28 @@ class Walk:
         self._done_topic = done_topic
         self._ended: deque[NodeRow] = deque()
         self._kept: set[str] | None = None
+        origin = run.from_
+        #: The jobs of a run that was asked to begin with a later one. Of the others it knows nothing: they count as no
+        #: parents. None if it is a run of all jobs.
+        self._part = self._definition.part(origin.meta[RUN_FROM]) if origin.asks_for_part else None
         # What ended in the transaction in which this run begins is seen when it begins, and told afterwards.
         self._counted: set[tuple[str, str, str]] = set()
 
     def begin(self) -> None:
         """Start what waits for nothing."""
         run, definition = self._run, self._definition
-        run.state, run.started, run.open = RunState.IN_PROGRESS, self._work.now, len(definition.nodes)
+        nodes = [node for node in definition.nodes.values() if self._part is None or node.name in self._part]
+        run.state, run.started, run.open = RunState.IN_PROGRESS, self._work.now, len(nodes)
+        waits = {node.name: self._waits(node) for node in nodes}
         for node in definition.nodes.values():
-            self._work.add_node(run, node.name, node.waits)
-        for node in definition.nodes.values():
-            if not node.waits and node.each is None:
+            self._work.add_node(run, node.name, waits.get(node.name, 0))
+            if node.name not in waits:
+                left_out = self._row(node.name)
+                left_out.state, left_out.ended = NodeState.SKIPPED, self._work.now
+        for node in nodes:
+            if not waits[node.name] and node.each is None:
                 self._start(node)
-            for workflow, job in node.outside:
+            for workflow, job in self._outside(node):
                 other = self._work.sibling(run, workflow)
                 row = None if other is None else self._work.find_node(other.id, job)
                 if other is not None and row is not None and row.ended is not None:
@@ -55,7 +65,7 @@ class Walk:
         """A job of another workflow's run has ended that the node ``name`` waits for, if the run is of that kind."""
         node = self._definition.nodes.get(name)
         parent = (other.workflow, row.name)
-        if node is not None and parent in node.outside and (name, *parent) not in self._counted:
+        if node is not None and parent in self._outside(node) and (name, *parent) not in self._counted:
             self._met(node, row, self._work.workflow(other).node(row.name))
             self._settle()
 
@@ -90,12 +100,30 @@ class Walk:
     def _row(self, name: str) -> NodeRow:
         return self._work.node(self._run, name)
 
+    def _outside(self, node: Node) -> tuple[tuple[str, str], ...]:
+        return node.outside if self._part is None else ()
+
+    def _waits(self, node: Node) -> int:
+        """How many parents it waits for in this run."""
+        if self._part is None:
+            return node.waits
+        return sum(parent in self._part for parent in node.depends_on)
+
+    def _holds(self, node: Node, results: RunResults) -> bool:
+        """Whether its conditions do, but for those on jobs that are no part of the run."""
+        part = self._part
+        return all(
+            results.holds(condition)
+            for condition in node.conditions
+            if part is None or condition.job in part or condition.job == REQUESTED
+        )
+
     def _start(self, node: Node) -> None:
         row = self._row(node.name)
         row.started = self._work.now
         maker = Maker(self._work, self._definition, self._run, node)
         results = RunResults(self._work, self._run)
-        if not all(results.holds(condition) for condition in node.conditions):
+        if not self._holds(node, results):
             self._end(row, NodeState.SKIPPED)
             return
         made: list[JobRow] = []
@@ -129,7 +157,7 @@ class Walk:
         row = self._row(node.name)
         row.started = row.started or self._work.now
         results = self._own(job.node, job.number)
-        if ok and self._may_start(node.name) and all(results.holds(condition) for condition in node.conditions):
+        if ok and self._may_start(node.name) and self._holds(node, results):
             maker = Maker(self._work, self._definition, self._run, node)
             try:
                 maker.send(maker.make_for(job, results))

@@ -20,7 +20,7 @@ from taskmasters.store.outbox import Outgoing
 from taskmasters.store.schema import insert_new
 from taskmasters.workflow import tables
 from taskmasters.workflow.book import Book
-from taskmasters.workflow.definition import Workflow
+from taskmasters.workflow.definition import RUN_FROM, Workflow
 
 __all__ = ["ACTIVE", "JobRow", "NodeRow", "NodeState", "Origin", "RunRow", "RunState", "Work", "clean"]
 
@@ -74,6 +74,11 @@ class Origin:
     task: Task | None = None
     #: Whether the task asked for this run, and is told how it ended.
     requested: bool = False
+
+    @property
+    def asks_for_part(self) -> bool:
+        """Whether the run begins with a later job."""
+        return self.requested and RUN_FROM in self.meta
 
     def write(self, body: bytes) -> bytes:
         """As JSON; ``body`` is the encoded task."""

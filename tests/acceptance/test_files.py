@@ -49,7 +49,7 @@ def running(folder: Path, *more: str, env: Mapping[str, str] | None = None) -> I
         args = ("taskmaster", "files", "rules.toml", "--bus", "sqlite:work.db", "--log-format", "json", *more)
         process = start(*args, cwd=folder, env=env, stderr=log, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: '"event":"started"' in (folder / "log").read_text())
+        wait_until(lambda: '"event":"started"' in (folder / "log").read_text(), 60)
         yield process
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0, (folder / "log").read_text()

@@ -109,7 +109,7 @@ topic = "no such/topic"
 """,
     )
     for said in (
-        "alerts.toml:3: channel[0].kind: 'slak' is none of log, webhook, slack, email",
+        "alerts.toml:3: channel[0].kind: 'slak' is none of log, webhook, slack, email; did you mean 'slack'?",
         "alerts.toml:7: channel[1].url: is not encrypted: use https://, or say allow_insecure = true",
         "alerts.toml:12: channel[2].security: mail to another machine would not be encrypted",
         "channel[2]: the rule has no 'password_file': both belong together",

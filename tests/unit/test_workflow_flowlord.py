@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bus import BusError, Delivery, connect
+from task.codec import decode
+from task.errors import SettingsError
 from task.task import Task
+from taskmasters.batch.asked import Asked, make_plan
+from taskmasters.batch.rows import read_rows
+from taskmasters.clock import SystemClock
+from taskmasters.delay.engine import DelayEngine
+from taskmasters.files.entry import Entry
+from taskmasters.files.rules import load_file_rules
+from taskmasters.store import open_store
+from taskmasters.store.outbox import OUTBOX
+from taskmasters.stored.taskmaster import StoredTaskmaster
+from taskmasters.workflow.book import Book
+from taskmasters.workflow.explain import explain
+from taskmasters.workflow.load import load_workflows, read_stored
+from taskmasters.workflow.looking import show_run
 from taskmasters.workflow.options import WorkflowOptions
 from tests.flows import START, Flow
 
@@ -100,6 +119,19 @@ def test_a_file_phase(tmp_path: Path) -> None:
     assert flow.values() == ["load s3://in/2026/a.json.gz?lines=12"]
 
 
+def test_a_file_that_the_files_taskmaster_saw(tmp_path: Path) -> None:
+    """Its task is the request: the file is its value, and the moment is what the path tells."""
+    (tmp_path / "files.toml").write_text(
+        '[[rule]]\npath = "s3://in/{yyyy}/{mm}/{dd}/*.json"\ntype = "flow"\ntopic = "requests"\n'
+    )
+    (rule,) = load_file_rules(str(tmp_path / "files.toml"))
+    flow = Flow(tmp_path, '[[job]]\ntype = "load"\ntask = "{request.value}?day={dd}&name={request.filename}"\n')
+    task = decode(rule.make("f", [Entry("s3://in/2025/12/24/a.json", 1, 0.0, "v")], "", flow.now))
+    flow.request(task.type, task.id or "", task.value, **task.meta)
+    assert rule.topic == "requests"
+    assert flow.values() == ["load s3://in/2025/12/24/a.json?day=24&name=a.json"]
+
+
 def test_defect_3_children_with_rows_of_their_own(tmp_path: Path) -> None:
     """A child with columns of its own, of a parent with several values under a meta key: all children are made."""
     flow = Flow(tmp_path, PHASES)
@@ -188,3 +220,110 @@ def test_defect_10_a_restart_forgets_nothing(tmp_path: Path, instances: int) -> 
     assert load.id in {task.id for task in sent}
     for one in (flow, *others):
         one.store.close()
+
+
+def test_backload(tmp_path: Path) -> None:
+    """``POST /backload`` of a phase: its tasks for a range, latest first, with columns as meta, and their children."""
+    flow = Flow(tmp_path, PHASES)
+    (tmp_path / "rows.csv").write_text("rows\n17\n")
+    asked = Asked(
+        id="b",
+        workflow=load_workflows(str(flow.folder))[0],
+        phase="split",
+        start="2026-01-02T05",
+        end="2026-01-02T03",
+        by="hour",
+        rows=lambda: read_rows(str(tmp_path / "rows.csv")),
+    )
+    requests = list(make_plan(asked, flow.now, str).tasks())
+    for request in requests:
+        flow.request(request.type, request.id or "", **request.meta)
+    assert [request.meta["cron"][11:13] for request in requests] == ["05", "04", "03"]
+    # What it takes from the phase before it, which was left out, comes from the row.
+    assert flow.values()[:2] == ["split s3://t/visits?keep=7&rows=17", "split s3://t/clicks?keep=30&rows=17"]
+    for request in make_plan(replace(asked, id="c", rows=None), flow.now, str).tasks():
+        flow.request(request.type, request.id or "", **request.meta)
+    # Without one the run fails and says why: flowlord would leave the placeholder in.
+    assert flow.sent() == []
+    failed = [run["run"] for run in flow.runs() if run["state"] == "Failed"]
+    assert "{job.hourly.meta:rows}" in flow.call(lambda tx: show_run(tx, failed[0]))["error"]
+    for request in make_plan(replace(asked, id="d", phase="hourly", rows=None), flow.now, str).tasks():
+        flow.request(request.type, request.id or "", **request.meta)
+    loads = flow.sent()
+    assert [task.value[-13:] for task in loads] == ["2026-01-02T01", "2026-01-02T00", "2026-01-01T23"]
+    flow.done(*loads, rows="3")
+    assert len(flow.values()) == 3 * 3
+
+
+def test_defect_1_and_2_a_refresh_doubles_nothing(tmp_path: Path) -> None:
+    """A file read again, however often, fires each instant and each file once; a bad one changes nothing."""
+    flow = Flow(tmp_path, PHASES + '\n[[start]]\ndone.type = "files"\n')
+    bad = flow.folder / "bad.toml"
+    for text in ("[[job]]\n", "no toml", '[[start]]\ncron = "61 * * * *"\n'):
+        bad.write_text(text)
+        with pytest.raises(SettingsError, match=r"bad\.toml"):
+            load_workflows(str(flow.folder))
+    bad.unlink()
+    for _ in range(3):
+        book = Book(load_workflows(str(flow.folder)), read_stored)
+        flow.call(lambda tx, book=book: flow.engine.open(tx, flow.now, book))  # type: ignore[misc]
+    assert [task.type for task in flow.tick(300.0)] == ["load"]
+    assert flow.done(Task("files", "s3://in/a", id="f")) == ["started"]
+    assert [task.type for task in flow.sent()] == ["load"]
+
+
+def test_defect_8_everything_that_will_start_is_shown(tmp_path: Path) -> None:
+    """Batches, files and what follows other workflows, with the next instant of what has one."""
+    flow = Flow(
+        tmp_path,
+        {
+            "fill": '[[start]]\ncron = "0 6 * * *"\n[[job]]\ntype = "x"\nfor_each = { times = "-24h", by = "hour" }\n',
+            "file": '[[start]]\ndone.type = "files"\n[[job]]\ntype = "y"\n',
+            "next": '[[start]]\nafter = "fill"\n[[job]]\ntype = "z"\n',
+        },
+    )
+    shown = "\n".join(explain(load_workflows(str(flow.folder)), flow.now))
+    assert "next 2026-01-01T06:00:00Z" in shown
+    assert "for each hour from the hour of the run to -1d from it" in shown
+    assert "when done: files" in shown
+    assert "after fill" in shown
+    assert flow.engine.upcoming() == {"fill/0": int(START + 6 * 3600)}
+
+
+def test_defect_9_nothing_stops_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends the receiving ends the taskmaster with it: no process stays up that hears nothing."""
+
+    async def refuse(limit: int = 1, timeout: float | None = None) -> list[Delivery]:
+        raise BusError("no more")
+
+    async def main() -> None:
+        async with connect("memory:") as bus, asyncio.timeout(30):
+            producer, consumer = await bus.producer(), await bus.consumer("done", "x")
+            monkeypatch.setattr(consumer, "receive", refuse)
+            store = open_store(":memory:", OUTBOX)
+            engine = DelayEngine("done", "done.dead")
+            master = StoredTaskmaster(engine, store, consumer, producer, SystemClock(), dead_topic="done.dead")
+            try:
+                with pytest.raises(BusError, match="no more"):
+                    await master.run()
+            finally:
+                store.close()
+
+    asyncio.run(main())
+
+
+def test_defect_12_the_zone_of_the_machine_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word about it everything is UTC, wherever it runs."""
+    values = set()
+    for zone in ("UTC", "America/New_York", "Asia/Kolkata"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            folder = tmp_path / zone.replace("/", "-")
+            folder.mkdir()
+            (load,) = Flow(folder, PHASES).tick(300.0)
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+        values.add((load.value, load.meta["cron"]))
+    assert values == {("s3://b/2025/12/31?hour=2025-12-31T20", "2026-01-01T00:05:00Z")}
