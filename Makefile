@@ -41,6 +41,7 @@ faults: $(VENV)/.dev ## Every fault on every bus, and write the table of docs/gu
 
 soak: $(VENV)/.dev ## Mixed faults on every bus for HOURS=N, and look for leaks; SEED=N repeats
 	TASKBUS_SERVERS=1 $(BIN)/python -m tests.nemesis --jobs 6 --hours $(or $(HOURS),1)
+
 test-faults: $(VENV)/.dev ## Run the unit tests on buses that fail now and then; SEED=N, RATE=0.08
 	$(PYTEST) --inject $(or $(RATE),0.08) --inject-seed $(or $(SEED),7) $(or $(TESTS),tests/unit)
 
