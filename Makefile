@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-again test-servers brokers brokers-stop check bench clean
+.PHONY: help demo test test-again test-servers crash-matrix brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -34,6 +34,9 @@ test-again: $(VENV)/.dev ## Run the tests that failed last time, one after the o
 
 test-servers: $(VENV)/.dev ## Run every test, also those on real brokers and databases
 	TASKBUS_SERVERS=1 $(PYTEST)
+
+crash-matrix: $(VENV)/.dev ## Kill every taskmaster 100 times on every bus, for most of an hour; SEED=N repeats a run
+	$(BIN)/python -m tests.crash_matrix $(if $(SEED),--seed $(SEED))
 
 brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
 	@$(BIN)/python -m tests.servers.brokers up

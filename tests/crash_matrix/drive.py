@@ -27,10 +27,12 @@ __all__ = ["BUSES", "Report", "crash"]
 
 BUSES = ("sqlite", "nats")
 _ROOT = str(Path(__file__).parents[2])
-#: Lives of which nothing new comes for so many seconds have lost something.
+#: Seconds without anything new, at the end, after which what is missing is lost.
 _PATIENCE = 60.0
 #: Seconds without anything new after which nothing more is expected.
 _QUIET = 0.7
+#: The group of those who look at what is made, and do it.
+_CROWD = "crowd"
 #: Of how many lives the end is a step, and of how many a moment before it works; that of the others is any moment.
 _STEPS, _EARLY = 0.5, 0.1
 #: The longest life, in seconds from when it works, or from its start.
@@ -128,6 +130,7 @@ class _Drive:
         self._url = url
         self._dice = dice
         self._killed = killed
+        self._seen = [(topic, _CROWD) for topic in case.outputs]
         self._fed = 0
         self._last = time.monotonic()
 
@@ -136,7 +139,7 @@ class _Drive:
         async with connect(self._url) as there:
             for topic, group in self._case.inputs:
                 await (await there.consumer(topic, group)).close()
-        consumers = [await self._bus.consumer(topic, "crowd") for topic in self._case.outputs]
+        consumers = [await self._bus.consumer(topic, group) for topic, group in self._seen]
         crowd = [asyncio.create_task(self._work(consumer)) for consumer in consumers]
         try:
             for _ in range(3 * kills):
@@ -148,6 +151,10 @@ class _Drive:
             while self._fed < self._case.portions:
                 await self._feed()
             await self._finish(crowd)
+            # What it made at its very end is to be counted too.
+            async with asyncio.timeout(_PATIENCE):
+                while not await self._quiet(*self._seen):
+                    await asyncio.sleep(0.05)
         finally:
             for one in crowd:
                 one.cancel()
@@ -162,7 +169,7 @@ class _Drive:
             await self._feed()
         victim = _Victim(case, self._url)
         await victim.start(step)
-        feeding = asyncio.create_task(self._feed())
+        feeding = asyncio.create_task(asyncio.sleep(0) if case.feeds_before else self._feed())
         if step:
             how = "step"
             if not await victim.dead(_LIFE):
@@ -205,12 +212,15 @@ class _Drive:
                 return
 
     async def _done(self, crowd: list[asyncio.Task[None]]) -> bool:
-        """Whether all has come, nothing waits to be received, and nothing has come for a while."""
+        """Whether all has come, and nothing more will."""
         _check(crowd)
-        if not self._case.enough() or time.monotonic() < self._last + _QUIET:
+        return self._case.enough() and await self._quiet(*self._case.inputs, *self._seen)
+
+    async def _quiet(self, *groups: tuple[str, str]) -> bool:
+        """Whether nothing has come for a while, and nothing waits for any of these topics and groups."""
+        if time.monotonic() < self._last + _QUIET:
             return False
-        depths = [await self._bus.depth(topic, group) for topic, group in self._case.inputs]
-        return not any(depth.total for depth in depths)
+        return not any([(await self._bus.depth(topic, group)).total for topic, group in groups])
 
     async def _feed(self) -> None:
         """Give the next portion, in pieces."""
