@@ -153,7 +153,7 @@ class _Drive:
             await self._finish(crowd)
             # What it made at its very end is to be counted too.
             async with asyncio.timeout(_PATIENCE):
-                while not await self._quiet(*self._seen):
+                while not await self._quiet(*self._seen):  # noqa: ASYNC110 - other processes tell nobody
                     await asyncio.sleep(0.05)
         finally:
             for one in crowd:
@@ -171,9 +171,7 @@ class _Drive:
         await victim.start(step)
         feeding = asyncio.create_task(asyncio.sleep(0) if case.feeds_before else self._feed())
         if step:
-            how = "step"
-            if not await victim.dead(_LIFE):
-                how = "moment"
+            how = "step" if await self._dies(victim) else "moment"
         elif roll < _STEPS + _EARLY:
             how = "start"
             await asyncio.sleep(dice.uniform(0.0, _START))
@@ -189,6 +187,16 @@ class _Drive:
         else:
             assert case.ends, f"it ended by itself with {victim.code}:\n{victim.log()}"
             assert victim.code == 0, victim.log()
+
+    async def _dies(self, victim: _Victim) -> bool:
+        """Whether it comes to its step, before there is nothing more to do."""
+        await victim.started()
+        self._last = time.monotonic()
+        deadline = self._last + _PATIENCE
+        while not await victim.dead(0.02):
+            if time.monotonic() > deadline or await self._quiet(*self._case.inputs, *self._seen):
+                return False
+        return True
 
     async def _finish(self, crowd: list[asyncio.Task[None]]) -> None:
         self._case.finishing()
