@@ -28,7 +28,7 @@ __all__ = ["BUSES", "Report", "crash"]
 BUSES = ("sqlite", "nats")
 _ROOT = str(Path(__file__).parents[2])
 #: Seconds without anything new, at the end, after which what is missing is lost.
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 #: Seconds without anything new after which nothing more is expected.
 _QUIET = 0.7
 #: The group of those who look at what is made, and do it.
@@ -101,7 +101,7 @@ async def _run(
         stack.callback(case.close)
         case.prepare()
         async with connect(url) as connection, await connection.producer() as producer:
-            await _Drive(case, connection, producer, f"{url}?lease=1s", dice, killed).run(kills)
+            await _Drive(case, connection, producer, f"{url}?lease=5s", dice, killed).run(kills)
         wanted = case.wanted()
     place.rename(folder / label)
     return case, wanted
@@ -208,6 +208,11 @@ class _Drive:
                 while not (done := await self._done(crowd)) and not (self._case.ends and await victim.dead(0.0)):
                     await asyncio.sleep(0.05)
                     if time.monotonic() > self._last + _PATIENCE:
+                        # What waits is not lost, and tells something else than what is.
+                        left = {
+                            topic: (await self._bus.depth(topic, group)).total for topic, group in self._case.inputs
+                        }
+                        assert not any(left.values()), f"nothing new for {_PATIENCE:g} s, with messages left: {left}"
                         done = True
                         break
                 if self._case.ends:

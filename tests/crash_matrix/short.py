@@ -37,7 +37,7 @@ class Outcomes:
 
 def run_short(request: pytest.FixtureRequest, folder: Path, bus: str) -> Outcomes:
     """Run those cases of the requesting module that were selected."""
-    wanted = [
+    wanted: list[type[Case]] = [
         item.callspec.params["case"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module
