@@ -52,6 +52,16 @@ def published(folder: Path, topic: str) -> list[Task]:
     return asyncio.run(main())
 
 
+def left(folder: Path, topic: str, group: str) -> int:
+    """How many messages of a topic the group has not settled."""
+
+    async def main() -> int:
+        async with connect(f"sqlite:{folder}/work.db") as bus:
+            return (await bus.depth(topic, group)).total
+
+    return asyncio.run(main())
+
+
 def sent(folder: Path, state: str = "rules.state.db") -> int:
     """How many seconds the rule ``tick`` has gone on since it was first seen by this test."""
     if not (folder / state).exists():

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Outcomes:
 
 def run_short(request: pytest.FixtureRequest, folder: Path, bus: str) -> Outcomes:
     """Run those cases of the requesting module that were selected."""
-    wanted: list[type[Case]] = [
+    wanted: list[Any] = [
         item.callspec.params["case"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module
