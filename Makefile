@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-again test-faults test-servers faults soak fuzz brokers brokers-stop check bench clean
+.PHONY: help demo test test-again test-faults test-servers faults soak crash-matrix fuzz brokers brokers-stop check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -47,6 +47,9 @@ test-faults: $(VENV)/.dev ## Run the unit tests on buses that fail now and then;
 
 fuzz: $(VENV)/.dev ## Try INPUTS (a million) broken inputs on everything that reads; SEED=N makes them again
 	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED))
+
+crash-matrix: $(VENV)/.dev ## Kill every taskmaster 100 times on every bus, for most of an hour; SEED=N repeats a run
+	$(BIN)/python -m tests.crash_matrix $(if $(SEED),--seed $(SEED))
 
 brokers: $(VENV)/.dev ## Start every broker that can be had here, and print what to put into the environment
 	@$(BIN)/python -m tests.servers.brokers up

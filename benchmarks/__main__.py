@@ -1,4 +1,5 @@
-"""``make bench``: prints one table; ``--brokers`` one of the real brokers, ``--memory`` memory over a million tasks."""
+"""``make bench``: prints one table; ``--brokers`` one of the real brokers, ``--memory`` memory over a million tasks,
+``--cron`` 100,000 cron rules."""
 
 from __future__ import annotations
 
@@ -19,10 +20,14 @@ def main() -> None:
     parser.add_argument("--brokers", action="store_true", help="the real brokers at hand, instead of the rest")
     parser.add_argument("--latency", action="store_true", help="from sending a task to its result, nothing else to do")
     parser.add_argument("--memory", action="store_true", help="peak memory after 10,000, 100,000 and 1,000,000 tasks")
+    parser.add_argument("--cron", action="store_true", help="loading and ticks of very many cron rules")
+    parser.add_argument("--rules", type=int, default=100_000, help="how many, for --cron")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name).resolve()
-        if options.memory:
+        if options.cron:
+            _cron(folder, options.rules)
+        elif options.memory:
             _memory(folder)
         elif options.latency:
             _latency(folder)
@@ -93,6 +98,24 @@ def _latency(folder: Path) -> None:
             continue
         ratios = f"{ours.p50 / bare.p50:.2f} of {bare.p50:.2f}, {ours.p99 / bare.p99:.2f} of {bare.p99:.2f}"
         _row(name, f"{ours.p50:.2f}", ratios, f"{ours.p99:.2f}", "")
+
+
+def _cron(folder: Path, count: int) -> None:
+    from benchmarks.cron import KINDS, ticks
+
+    print(f"{count:,} cron rules, each once a minute")
+    for kind in KINDS:
+        found = ticks(folder, kind, count, 60.0)
+        print(
+            f"{kind:<9} loaded in {found['load']:.1f} s ({found['load_cpu']:.1f} s CPU),"
+            f" started in {found['start']:.1f} s,"
+            f" {found['memory']:.0f} MB"
+            + (f", read again in {found['reload']:.1f} s" if found["reload"] else "")
+            + f"; {found['ticks']:,} ticks, late by p50 {found['p50'] * 1e3:.0f} ms, p99 {found['p99'] * 1e3:.0f} ms,"
+            f" at most {found['max'] * 1e3:.0f} ms; {found['cpu'] * 1e6:.0f} µs CPU each,"
+            f" bare publish {found['bare'] * 1e6:.0f} µs",
+            flush=True,
+        )
 
 
 def _memory(folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["await_until", "is_running", "wait_until"]
+__all__ = ["await_until", "catches", "is_running", "wait_until"]
 
 _TICK = 0.005
 
@@ -34,3 +36,9 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: without one it would be killed by it."""
+    caught = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)

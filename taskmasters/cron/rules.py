@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from task.task import Dialect, Task, derive_id
 from taskmasters.cron.schedule import Schedule, parse_schedule
@@ -30,6 +31,8 @@ class Missed(StrEnum):
     ALL = "all"  #: each of them is made up for
 
 
+# Many rules fire at one instant.
+@lru_cache(maxsize=256)
 def instant_text(instant: int) -> str:
     """A nominal instant as RFC 3339."""
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

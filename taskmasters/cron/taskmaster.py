@@ -155,9 +155,10 @@ class CronTaskmaster:
         before = {rule.id: rule.schedule.text for rule in self.rules}
         fired = self.scheduler.fired()
         known = {rule.id: fired[rule.id] for rule in rules if before.get(rule.id) == rule.schedule.text}
+        upcoming = {id: instant for id, instant in self.scheduler.upcoming().items() if id in known}
         missed = self.scheduler.missed
         self.rules = rules
-        self.scheduler = Scheduler(rules, known, now)
+        self.scheduler = Scheduler(rules, known, now, upcoming)
         self.scheduler.missed = missed
         # What a bus that is away has made late is not missed because of an edit.
         self.scheduler.awake(now)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from taskmasters.files.local import LocalSource
-from taskmasters.files.rules import load_file_rules
 from tests.acceptance.test_taskmasters import left, published
 from tests.helpers import wait_until
 from tests.taskbus_command import start, taskbus
@@ -178,76 +173,6 @@ def test_status(tmp_path: Path) -> None:
     assert found["rules"]["together"]["groups_waiting"] == 1
     assert 'taskbus_files_total{taskmaster="files"} 1.0' in metrics
     assert "taskbus_ready" in metrics
-
-
-#: Kills, files, and how many files go into a group.
-KILLS, FILES, GROUP = int(os.environ.get("TASKBUS_KILLS", "20")), 3000, 50
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_killed_while_files_arrive(tmp_path: Path) -> None:
-    """Killed at random moments while thousands of files arrive: the tasks are those of a run without kills, by id."""
-    (tmp_path / "rules.toml").write_text(RULES)
-    (tmp_path / "in").mkdir()
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    dice = random.Random(seed)
-    halt = threading.Event()
-
-    def write() -> None:
-        for number in range(FILES):
-            folder = tmp_path / "in" / f"{number // GROUP:03d}"
-            folder.mkdir(exist_ok=True)
-            (folder / f".{number}").write_text("x" * (number % 7))
-            (folder / f".{number}").rename(folder / f"{number}.json")
-            if number % 40 == 0:
-                halt.wait(0.4)  # they arrive over as long as the kills take
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    args = ("taskmaster", "files", "rules.toml", "--bus", "sqlite:work.db", "--log-format", "json")
-    kills = 0
-    try:
-        while kills < KILLS:
-            process = start(*args, cwd=tmp_path, stdout=subprocess.DEVNULL)
-            assert process.stderr is not None
-            process.stderr.readline()  # it logs that it has begun
-            time.sleep(dice.uniform(0.0, 1.5))  # any moment will do, so there is none to wait for
-            process.kill()
-            process.communicate()
-            kills += 1
-    finally:
-        halt.set()
-        writer.join()
-    before = Counter(task.id for task in published(tmp_path, "load"))
-    with running(tmp_path):
-        wait_until(lambda: waiting(tmp_path) + len(before) >= FILES, 60)
-        wait_until(lambda: waiting(tmp_path, "together") >= FILES // GROUP, 60)
-    found = before + Counter(task.id for task in published(tmp_path, "load"))
-    groups = Counter(task.id for task in published(tmp_path, "together"))
-    print(f"{kills} kills, {len(before)} sent between them, {found.total() - len(found)} sent twice")
-
-    assert set(found) == expected(tmp_path)
-    assert set(groups) == expected_groups(tmp_path)
-    assert before
-
-
-def expected(folder: Path) -> set[str | None]:
-    """The ids of a run without kills."""
-    with chdir(folder):
-        rule = load_file_rules("rules.toml")[0]
-    return {rule.task_id(entry) for entry in LocalSource().find(f"{folder}/in")}
-
-
-def expected_groups(folder: Path) -> set[str | None]:
-    with chdir(folder):
-        rule = load_file_rules("rules.toml")[1]
-    found: set[str | None] = set()
-    for inner in sorted((folder / "in").iterdir()):
-        entries = sorted(LocalSource().find(str(inner)))
-        found.add(rule.group_id(str(inner), entries))
-    return found
 
 
 # What the clients themselves do is not ours to mend.

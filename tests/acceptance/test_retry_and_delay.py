@@ -1,15 +1,12 @@
-"""The retry and delay taskmasters as real processes: killed at random moments, stopped, with many tasks waiting."""
+"""The retry and delay taskmasters as real processes: stopped, edited, with many tasks waiting."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
 import signal
 import subprocess
-import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,26 +16,11 @@ from typing import Any
 import pytest
 
 from bus import connect
-from task import Task, decode, encode
-from task.dead import original
-from task.times import parse_time
+from task import Task, encode
 from tests.acceptance.support import pending, publish
-from tests.helpers import wait_until
+from tests.helpers import catches, wait_until
 from tests.taskbus_command import start, taskbus
 
-FLAKY = """
-from task import Context, Outcome, Worker, alert, complete, error
-
-
-class Flaky(Worker):
-    type = "flaky"
-
-    def do_task(self, ctx: Context) -> Outcome:
-        attempt = int(self.task.meta.get("retry", "0"))
-        if self.task.value == "alert":
-            return alert("at once")
-        return complete() if attempt >= int(self.task.value) else error(f"attempt {attempt}")
-"""
 RULES = """
 [[rule]]
 match = { type = "flaky" }
@@ -47,17 +29,6 @@ delay = "100ms"
 backoff = "fibonacci"
 jitter = 0.5
 """
-RETRIES = 3
-
-
-def kill_while_it_works(args: list[str], folder: Path, dice: random.Random, longest: float) -> None:
-    """Start a taskmaster and kill it within so many seconds after it began to work."""
-    process = start("taskmaster", *args, "--log-format", "json", cwd=folder, stdout=subprocess.DEVNULL)
-    assert process.stderr is not None
-    assert any(b'"event":"started"' in line for line in process.stderr), f"it ended with {process.wait()}"
-    time.sleep(dice.uniform(0.0, longest))  # any moment will do, so there is none to wait for
-    process.kill()
-    process.communicate()
 
 
 @contextmanager
@@ -73,12 +44,6 @@ def running(*args: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
-
-
-def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal: without one it would be killed by it."""
-    caught = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def read(url: str, topic: str, group: str) -> list[dict[str, Any]]:
@@ -107,105 +72,6 @@ def next_in(url: str, *topics: str) -> tuple[str, dict[str, Any]]:
     wait_until(look)
     (one,) = found
     return one
-
-
-class Watch:
-    """How far the tasks are: those that ended, and those of which it was told that they were given up."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.done: set[str] = set()
-        self.dead: set[str] = set()
-        self.failed: set[str] = set()
-
-    def ended(self) -> int:
-        final = ("complete", "alert")
-        self.done |= {task["id"] for task in read(self._url, "done", "watch") if task["result"] in final}
-        self.dead |= {letter["id"] for letter in read(self._url, "flaky.dead", "watch")}
-        self.failed |= {task["id"] for task in read(self._url, "retry-failed", "watch")}
-        return len(self.done) + len(self.dead & self.failed)
-
-
-def retry_all(
-    folder: Path, tasks: list[Task], kills: int
-) -> tuple[Counter[tuple[str, int]], Watch, list[dict[str, Any]]]:
-    """Have flaky tasks done, sent in portions, and with each portion the retry taskmaster killed once.
-
-    Returns how often each (id, number of the retry) was sent, how all ended, and the dead letters.
-    """
-    folder.mkdir()
-    (folder / "flaky.py").write_text(FLAKY)
-    (folder / "rules.toml").write_text(RULES)
-    url = f"sqlite:{folder}/work.db"
-    for topic, group in (("done", "retry"), ("flaky", "reader"), ("flaky.dead", "reader")):
-        assert read(url, topic, group) == []  # a group gets for certain only what comes once it is there
-    watch, dice, cut_short, portion = Watch(url), random.Random(7), 0, len(tasks) // max(kills, 1)
-    assert watch.ended() == 0
-    args = ["retry", "rules.toml", "--bus", f"{url}?lease=2s", "--state", "state.db"]
-    with running("worker", "./flaky.py", "--bus", url, cwd=folder):
-        for number in range(kills):
-            publish(url, *tasks[number * portion : (number + 1) * portion], topic="flaky")
-            kill_while_it_works(args, folder, dice, 0.25)
-            cut_short += watch.ended() < (number + 1) * portion
-        with running("taskmaster", *args, cwd=folder):
-            publish(url, *tasks[kills * portion :], topic="flaky")
-            wait_until(lambda: watch.ended() == len(tasks) and pending(url, "done", "retry").total == 0, 60)
-    assert cut_short == kills, "it was done before it could be killed"
-    sent = Counter((task["id"], int(task.get("meta", {}).get("retry", 0))) for task in read(url, "flaky", "reader"))
-    return sent, watch, read(url, "flaky.dead", "reader")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_retry_killed(tmp_path: Path) -> None:
-    """Killed 25 times among thousands of tasks: what was sent and given up is what it is without a kill."""
-    values = ["0", "1", "2", "3", "4", "alert"]
-    tasks = [Task("flaky", values[number % 6], id=f"{number:05}", job="j") for number in range(3000)]
-    killed, ends, letters = retry_all(tmp_path / "killed", tasks, 25)
-    calm, calm_ends, _ = retry_all(tmp_path / "calm", tasks, 0)
-    print(f"sent twice: {killed.total() - len(killed)} with 25 kills, {calm.total() - len(calm)} without")
-
-    fails = {task.id or "": 0 if task.value == "alert" else int(task.value) for task in tasks}
-    expected = {(id, number) for id, most in fails.items() for number in range(min(most, RETRIES) + 1)}
-    assert set(killed) == set(calm) == expected
-    given_up = {id for id, most in fails.items() if most > RETRIES}
-    assert ends.dead == ends.failed == calm_ends.dead == given_up
-    assert ends.done == calm_ends.done == set(fails) - given_up
-    for letter in letters:
-        assert [attempt["msg"] for attempt in letter["tries"]] == [f"attempt {number}" for number in range(4)]
-        kept = decode(original(letter))
-        assert (kept.value, kept.job, dict(kept.meta)) == ("4", "j", {})
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_delay_killed(tmp_path: Path) -> None:
-    """Killed 25 times while it receives and sends thousands: each is sent, none before its moment."""
-    url = f"sqlite:{tmp_path}/work.db"
-    begin = datetime.now(UTC)
-    dice = random.Random(11)
-    args = ["delay", "--bus", f"{url}?lease=2s", "--state", "state.db"]
-    expected: dict[str, datetime] = {}
-    for batch in range(25):
-        moments = {f"{batch:02}-{n:03}": begin + timedelta(seconds=dice.uniform(0, 40)) for n in range(200)}
-        expected |= moments
-        tasks = [Task("t", id=id, meta={"run_at": moment.isoformat()}) for id, moment in moments.items()]
-        publish(url, *tasks, topic="delay")
-        kill_while_it_works(args, tmp_path, dice, 0.2)
-    found: Counter[str] = Counter()
-
-    def all_came() -> bool:
-        came = read(url, "t", "watch")
-        now = datetime.now(UTC)
-        for task in came:
-            found[task["id"]] += 1
-            assert parse_time(task["meta"]["run_at"]) <= now
-        return set(found) == set(expected)
-
-    assert not all_came(), "it was done before it could be killed"
-    with running("taskmaster", *args, cwd=tmp_path):
-        wait_until(lambda: all_came() and pending(url, "delay", "delay").total == 0, 100)
-    print(f"sent twice: {found.total() - len(found)} of {len(found)}, with 25 kills")
 
 
 @pytest.mark.slow

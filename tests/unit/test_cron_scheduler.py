@@ -440,6 +440,31 @@ def test_other_rules_while_the_bus_is_away() -> None:
     assert master.scheduler.missed == 0
 
 
+def test_other_rules_after_a_pause(tmp_path: Path) -> None:
+    """What was missed and not made up for is not sent because the rule file was edited afterwards."""
+    state = SqliteState(f"{tmp_path}/state.db")
+    rules = [rule("@hourly", missed=Missed.SKIP)]
+    state.write([("r", rules[0].schedule.text, int(START) - 6 * HOUR)])
+
+    class Edited(VirtualClock):
+        edited = False
+
+        async def wait_until(self, moment: float) -> None:
+            if not self.edited:
+                self.edited = True
+                master.use(rules)
+            await super().wait_until(moment)
+
+    producer = FakeProducer(clock := Edited(START + 600))
+    master = CronTaskmaster(rules, producer, state, clock)
+    producer.when_sent = master.stop
+    asyncio.run(master.run())
+    state.close()
+
+    assert clock.edited
+    assert producer.values == ["2026-01-01T01:00:00Z"]
+
+
 def test_stop_while_waiting() -> None:
     """Stop ends the wait for an instant a day away at once."""
 
