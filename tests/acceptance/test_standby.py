@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,24 @@ def arrive(folder: Path, first: int, count: int) -> None:
         (folder / "in" / f"{number}.json").write_text("{}")
 
 
+def freeze(replica: Replica, folder: Path) -> None:
+    """Stop it between two transactions: in the midst of one it would hold the lock of a SQLite file until it wakes."""
+
+    def frozen() -> bool:
+        replica.process.send_signal(signal.SIGSTOP)
+        try:
+            for name in ("state.db", "work.db"):
+                with closing(sqlite3.connect(folder / name, timeout=0.2, isolation_level=None)) as database:
+                    database.execute("BEGIN IMMEDIATE")
+                    database.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            replica.process.send_signal(signal.SIGCONT)
+            return False
+        return True
+
+    wait_until(frozen, WAIT)
+
+
 def loads(folder: Path) -> int:
     return left(folder, "load", "reader") if (folder / "work.db").exists() else 0
 
@@ -130,7 +149,7 @@ def test_files_killed_and_frozen(tmp_path: Path) -> None:
         wait_until(lambda: loads(tmp_path) == 20, WAIT)
         arrive(tmp_path, 20, 5)
         wait_until(lambda: loads(tmp_path) == 25, WAIT)
-        second.process.send_signal(signal.SIGSTOP)
+        freeze(second, tmp_path)
         wait_until(lambda: third.says("leader"), WAIT)
         arrive(tmp_path, 25, 5)
         wait_until(lambda: loads(tmp_path) == 30, WAIT)
