@@ -87,8 +87,8 @@ _steady = cache(SteadyClock)
 def connect(url: str | BusURL, *, clock: Clock | None = None) -> Bus:
     """The bus behind ``url``, not yet opened: use ``async with connect(url) as bus``.
 
-    ``inject+`` before the scheme makes it fail now and then: see :mod:`bus.inject`. ``clock`` tells Unix time; by default
-    one that goes on evenly when the machine's clock is set.
+    ``inject+`` before the scheme makes it fail now and then: see :mod:`bus.inject`. ``clock`` tells Unix time; by
+    default it is one that goes on evenly when the machine's clock is set.
 
     Raises:
         BusURLError: unknown scheme, unknown or unreadable option, bad path.

@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Generic, TypeVar
 
 from task.errors import SettingsError, StateError
-from taskmasters.leader import LEADER, Leader
+from taskmasters.leader import Leader
 from taskmasters.running import Taskmaster
 from taskmasters.store import Schema, Store, open_store
+from taskmasters.store.seat import LEADER, SqlSeat
 
 __all__ = ["StandBy", "TakenOverError", "sole_store"]
 
@@ -46,7 +47,7 @@ def sole_store(place: str, name: str, lease: float, *schemas: Schema) -> Iterato
     with _locked(None if shared or place == ":memory:" else place, name):
         store = open_store(place, *schemas, *([LEADER] if shared else []))
         try:
-            yield store, Leader(store, name, lease) if shared else None
+            yield store, Leader(SqlSeat(store, name), name, lease) if shared else None
         finally:
             store.close()
 
