@@ -22,6 +22,7 @@ def main(args: list[str]) -> int:
     import click  # noqa: F401  (before the user's folder comes first, where a click.py would hide it)
 
     from task.app import run_command
+    from task.collector import calm_collector
     from task.load import load_launch
 
     # As `python -m` would have it; the command was started with -P so that no file here hides a package of ours.
@@ -33,6 +34,7 @@ def main(args: list[str]) -> int:
     except WorkerError as error:
         sys.stderr.write(f"taskbus: error: {error}\n")
         return Exit.USAGE
+    calm_collector()
     return run_command(launch, args[2:], prog_name=f"taskbus worker {args[1]}")
 
 

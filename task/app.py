@@ -34,6 +34,7 @@ def run(launch: Launch, *, type: str | None = None, argv: Sequence[str] | None =
     ``type`` says which task type it does. ``argv`` is the command line, by default the program's.
     """
     keep_standard_streams()
+    calm_collector()
     sys.exit(run_command(launch, sys.argv[1:] if argv is None else argv, type=type))
 
 
@@ -97,7 +98,6 @@ def run_worker(launch: Launch, options: WorkerOptions, *, kind: str | None = Non
     if place is not None:
         options = dataclasses.replace(options, processes=1, status_port=None, progress=False)
     app = WorkerApp(launch, options, kind=kind)
-    calm_collector()
     if options.processes > 1:
         from task.supervisor.supervise import supervise
 

@@ -9,6 +9,8 @@ _HORIZON = 0.05
 #: The most it holds, however tiny the tasks are, unless more are in progress: what keeps a broker on the same network
 #: busy while results on their way are confirmed.
 _MOST = 4000
+#: What is read ahead of a source that nobody shares, per slot.
+_AHEAD = 1000
 #: Weight of the newest measurement when tasks become shorter. When they become longer, it counts in full at once.
 _WEIGHT = 0.3
 
@@ -29,7 +31,7 @@ class Window:
         if fixed is not None:
             self.size = slots + fixed
         else:
-            self.size = slots if shared else max(slots, _MOST)
+            self.size = slots if shared else slots * _AHEAD
 
     @property
     def wide(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from task.signals import stop_on_signals
@@ -22,10 +23,13 @@ class Taskmaster(Protocol):
         ...
 
 
-async def run_until_stopped(taskmaster: Taskmaster, kill_time: float) -> bool:
+async def run_until_stopped(
+    taskmaster: Taskmaster, kill_time: float, started: Callable[[], None] = lambda: None
+) -> bool:
     """Run it until it ends. SIGTERM or SIGINT stops it: it has ``kill_time`` seconds, less after a second signal.
 
-    Returns False if it was cut short. Raises what ``run`` raises.
+    ``started`` is called once signals do so: whoever is told of the start may send one at once. Returns False if it was
+    cut short. Raises what ``run`` raises.
     """
     stopping, hurry = asyncio.Event(), asyncio.Event()
 
@@ -39,6 +43,7 @@ async def run_until_stopped(taskmaster: Taskmaster, kill_time: float) -> bool:
     waits = [asyncio.ensure_future(event.wait()) for event in (stopping, hurry)]
     try:
         with stop_on_signals(stop):
+            started()
             await asyncio.wait([running, waits[0]], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([running, waits[1]], return_when=asyncio.FIRST_COMPLETED, timeout=kill_time)
         if running.done():

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,10 @@ async def _work(
             sync = stack.enter_context(ExitStack())
             report = AlertsReport(standby, file, about)
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("watching", extra={"event": "started", "rules": len(wanted.rules), **about})
+        started = partial(_log.info, "watching", extra={"event": "started", "rules": len(wanted.rules), **about})
         await stack.enter_async_context(leading(leader))
         await stack.enter_async_context(file.watched(use))
-        finished = await run_until_stopped(standby, options.kill_time)
+        finished = await run_until_stopped(standby, options.kill_time, started)
         _log.info("stopped", extra={"event": "stopped", "told": told})
         return Exit.OK if finished else Exit.INTERRUPTED
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,15 @@ async def _work(file: RuleFile[list[CronRule]], options: CronOptions, clock: Clo
             report = CronReport(taskmaster, file, str(url), time.time())
             sync = stack.enter_context(ExitStack())
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info(
+        started = partial(
+            _log.info,
             "making tasks",
             extra={"event": "started", "rules": len(taskmaster.rules), "file": file.path, "bus": str(url)},
         )
         await stack.enter_async_context(leading(found.leader))
         await stack.enter_async_context(file.watched(taskmaster.use))
         try:
-            finished = await run_until_stopped(taskmaster, options.kill_time)
+            finished = await run_until_stopped(taskmaster, options.kill_time, started)
         except OutputClosedError:
             if not dry_run:
                 raise

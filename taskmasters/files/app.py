@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ async def _work(
             report = FilesReport(standby, file, about)
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
         enabled = sum(rule.enabled for rule in file.rules)
-        _log.info("making tasks", extra={"event": "started", "rules": enabled, **about})
+        started = partial(_log.info, "making tasks", extra={"event": "started", "rules": enabled, **about})
 
         def use(rules: list[FileRule]) -> None:
             sources.check(rules)
@@ -148,6 +149,6 @@ async def _work(
 
         await stack.enter_async_context(leading(leader))
         await stack.enter_async_context(file.watched(use))
-        finished = await run_until_stopped(standby, options.kill_time)
+        finished = await run_until_stopped(standby, options.kill_time, started)
         _log.info("stopped", extra={"event": "stopped", **done})
         return Exit.OK if finished else Exit.INTERRUPTED

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
             sync = stack.enter_context(ExitStack())
             report = OnDoneReport(taskmaster, file, {**about, "out": str(target)})
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("making tasks", extra={"event": "started", "rules": len(file.rules), **about})
+        started = partial(_log.info, "making tasks", extra={"event": "started", "rules": len(file.rules), **about})
 
         def use(rules: list[OnDoneRule]) -> None:
             check(rules)
@@ -105,7 +106,7 @@ async def _work(file: RuleFile[list[OnDoneRule]], options: OnDoneOptions, dry_ru
 
         await stack.enter_async_context(file.watched(use))
         try:
-            finished = await run_until_stopped(taskmaster, options.kill_time)
+            finished = await run_until_stopped(taskmaster, options.kill_time, started)
         except OutputClosedError:
             if not dry_run:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 from bus import connect, parse_url
@@ -82,8 +83,8 @@ async def run_stored(
         if file is not None and use is not None:
             await stack.enter_async_context(file.watched(use))
         waiting = await store.run(outbox.count)
-        _log.info("working", extra={"event": "started", **said, "waiting": waiting})
-        finished = await run_until_stopped(taskmaster, options.kill_time)
+        started = partial(_log.info, "working", extra={"event": "started", **said, "waiting": waiting})
+        finished = await run_until_stopped(taskmaster, options.kill_time, started)
         results = dict(taskmaster.inbox.stats.results)
         _log.info("stopped", extra={"event": "stopped", "taskmaster": name, "sent": taskmaster.relay.sent, **results})
         return Exit.OK if finished else Exit.INTERRUPTED

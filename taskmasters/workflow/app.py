@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,16 @@ async def _work(file: RuleFile[list[Workflow]], options: WorkflowOptions, store:
             sync = stack.enter_context(ExitStack())
             report = WorkflowReport(taskmaster, file, about)
             sync.enter_context(serve_status(report, options.status_host, options.status_port))
-        _log.info("running workflows", extra={"event": "started", "workflows": len(file.rules), **about})
+        started = partial(
+            _log.info, "running workflows", extra={"event": "started", "workflows": len(file.rules), **about}
+        )
 
         def use(workflows: list[Workflow]) -> None:
             check_topics(workflows, options.topic, requests)
             taskmaster.use(Book(workflows, read_stored))
 
         await stack.enter_async_context(file.watched(use))
-        finished = await run_until_stopped(taskmaster, options.kill_time)
+        finished = await run_until_stopped(taskmaster, options.kill_time, started)
         _log.info("stopped", extra={"event": "stopped", "sent": taskmaster.relay.sent})
         return Exit.OK if finished else Exit.INTERRUPTED
 

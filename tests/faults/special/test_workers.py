@@ -181,6 +181,7 @@ def test_a_thread_that_keeps_the_interpreter_is_told_of(scene: Stage, tmp_path: 
     with _stubborn(tmp_path, "Hold", "--bus", scene.url, "--isolation", "thread") as log:
         publish(scene.url, _stubborn_task(3 * scene.lease), topic="stubborn")
         collect(scene.url, "done", 1, quiet=scene.lease)
+        wait_until(lambda: '"event":"stood-still"' in log.read_text())
         told = [json.loads(line) for line in log.read_text().splitlines() if '"event":"stood-still"' in line]
 
     assert told
