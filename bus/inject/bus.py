@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from bus.contract import Bus, Consumer, Delivery, Depth, Health, Message, Peeked, Producer
 from bus.errors import BadNameError, UnconfirmedError, UnreachableError
+from bus.facts import Fact, Look
 from bus.inject.injector import OPERATIONS, Fault, Injector
 from bus.names import check_topic
 
@@ -85,6 +86,9 @@ class InjectedBus(Bus):
         except (UnreachableError, UnconfirmedError) as error:
             return Health(False, str(error))
         return Health(health.ok, f"{health.detail}; {self.injector}".removeprefix("; "))
+
+    async def diagnose(self, look: Look) -> list[Fact]:
+        return await self.inner.diagnose(look)
 
     async def close(self) -> None:
         if self._told:

@@ -16,6 +16,8 @@ from task import Task
 from task.exits import Exit
 from tests.unit.engine import rig, worker
 
+pytestmark = pytest.mark.no_faults("it injects its own")
+
 _names = itertools.count()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
+import pytest
 
 from bus import Bus, Message, connect
 from task.codec import decode, encode_done
@@ -235,6 +236,7 @@ def told(files: list[str], results: str) -> list[tuple[float, str, str]]:
     return [(one.at, one.topic, _known(one.body)) for one in made if one.topic != "done"]
 
 
+@pytest.mark.no_faults("its clock stands still while what failed waits to be tried again")
 def test_the_taskmasters_do_what_simulate_says(tmp_path: Path) -> None:
     """Cron, on-done with a join, workflow, retry and delay: the same messages, byte for byte, at the same moments."""
     expected = told(write(tmp_path, FILES), str(tmp_path / "results.toml"))

@@ -149,6 +149,7 @@ def test_a_lost_lease_is_lost_alone(tmp_path: Path) -> None:
     with_bus(tmp_path, work)
 
 
+@pytest.mark.no_faults("it looks into the adapter")
 def test_a_fault_in_one_call_is_not_the_others(tmp_path: Path) -> None:
     """What fails unexpectedly in a joined transaction is undone alone; the others are done."""
 
@@ -304,6 +305,7 @@ def test_a_settlement_that_failed_can_be_made_by_the_next(tmp_path: Path) -> Non
     with_bus(tmp_path, work, "?wait=300ms")
 
 
+@pytest.mark.no_faults("with faults, two connections finish in two steps")
 def test_finish_with_the_producer_of_another_connection(tmp_path: Path) -> None:
     """Two connections to one file are one bus, unless the other promises more durability; another file is another."""
 

@@ -374,6 +374,7 @@ def test_a_broadcast_sees_what_groups_delete(place: Place) -> None:
     scenario(place, work)
 
 
+@pytest.mark.no_faults("it looks into the adapter")
 def test_a_broadcasts_group_is_renewed_and_forgotten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The group of a dead broadcast is forgotten with what only it kept; that of a living one never is."""
     monkeypatch.setattr(membership, "_DEAF", 0.05)
