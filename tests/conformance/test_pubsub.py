@@ -15,6 +15,9 @@ from bus.conformance.receiving import ReceivingTests
 from bus.conformance.sharing import SharingTests
 from tests.servers.pubsub import PubsubEmulator, pubsub_emulator
 
+#: Seconds. What a server has sent in an answer that nobody read any more comes again after ten at the earliest.
+_PATIENCE = 25.0
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubsubEmulator]:
@@ -29,7 +32,9 @@ class TestPubsub(Conformance):
     @pytest.fixture
     def target(self, server: PubsubEmulator) -> Target:
         """As a worker would use it, but for the lease."""
-        return Target(url=f"{server.url}&lease=1s&max_size=1MB", durability=Durability.D0, patience=8.0, quiet=0.4)
+        return Target(
+            url=f"{server.url}&lease=1s&max_size=1MB", durability=Durability.D0, patience=_PATIENCE, quiet=0.4
+        )
 
 
 class TestPubsubInOrder(PublishingTests, ReceivingTests, SharingTests):
@@ -39,4 +44,4 @@ class TestPubsubInOrder(PublishingTests, ReceivingTests, SharingTests):
     def target(self, server: PubsubEmulator) -> Target:
         """As above, with order."""
         url = f"{server.url}&lease=1s&max_size=1MB&ordering=true&prefix=ordered"
-        return Target(url=url, durability=Durability.D0, patience=8.0, quiet=0.4)
+        return Target(url=url, durability=Durability.D0, patience=_PATIENCE, quiet=0.4)
