@@ -146,6 +146,8 @@ class Examination:
             scenario.defects.append(
                 Defect("once", Kind.NAME, (), where, "each run leaves other names, and every repetition more", seen)
             )
+        if self._runner.unseen and not first.state:
+            scenario.notes.append(self._runner.unseen)
         for name in sorted(noise.contents):
             scenario.defects.append(Defect("once", Kind.CONTENT, (), name, "each run leaves another content", seen))
         for position in sorted(noise.outcomes):

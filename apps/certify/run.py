@@ -115,6 +115,8 @@ class Runner:
         self.made = 0
         self._target = target
         self._probe = probe
+        #: See :class:`Probe`.
+        self.unseen = probe.unseen
         self._flags = tuple(flags)
         self._patience = patience
         self._runs = runs

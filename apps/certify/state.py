@@ -56,6 +56,8 @@ class Probe(Protocol):
 
     #: For people.
     name: str
+    #: What it may mean when there is nothing to be seen after tasks were done; empty if that is as it should be.
+    unseen: str
 
     def look(self) -> State:
         """The state now. Raises CertifyError."""
@@ -70,6 +72,7 @@ class NoProbe:
     """There is nothing to look at but results."""
 
     name = "none: only results were compared"
+    unseen = ""
 
     def __init__(self, reset: str | None = None) -> None:
         self._reset = reset
@@ -96,6 +99,10 @@ class FolderProbe(NoProbe):
     def __init__(self, folder: str, reset: str | None, ignore: Sequence[str] = ()) -> None:
         super().__init__(reset)
         self.name = f"the folder {folder}"
+        self.unseen = (
+            f"{folder} was empty after all tasks were done: does the worker write elsewhere? "
+            "Nothing it left was compared"
+        )
         self._folder = Path(folder).resolve()
         self._ignore = ignore
         if self._folder.exists() and not self._folder.is_dir():

@@ -222,6 +222,15 @@ def test_a_good_worker_is_certified(tmp_path: Path) -> None:
     assert certified(found)
 
 
+def test_a_folder_that_stays_empty_is_told(tmp_path: Path) -> None:
+    """A state that nothing was written to shows nothing, and the report says so rather than look like a proof."""
+    (found,) = examine(tmp_path, "        return complete()\n", "once")
+
+    assert not found.defects
+    assert len(found.notes) == 1
+    assert "out was empty after all tasks were done: does the worker write elsewhere?" in found.notes[0]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kills_happen_and_tasks_come_again(tmp_path: Path) -> None:
