@@ -183,6 +183,7 @@ async def values(bus: Bus, topic: str) -> list[str]:
     return [decode(peeked.body).value for peeked in await bus.peek(topic, limit=5000)]
 
 
+@pytest.mark.no_faults("its clock stands still while what failed waits to be tried again")
 def test_tasks_are_sent_when_due(store: Store) -> None:
     """In the order of their moments, not before; those that wait are there after a restart."""
 

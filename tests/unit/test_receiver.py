@@ -411,6 +411,7 @@ def test_shutdown_lets_running_tasks_end() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_shutdown_cancels_and_hands_back() -> None:
     """A task that outlasts the kill time is told to stop and handed back, its attempt uncounted; the exit says so."""
 
