@@ -95,6 +95,7 @@ def test_bad_workers_end_with_error(do: Any, text: str) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.no_faults("an injected fault counts as an attempt")
 def test_retries_then_dead_letter() -> None:
     """An error is tried again with a rising attempt; exhausted it is done with error and a dead letter with history."""
 
