@@ -146,8 +146,6 @@ class Examination:
             scenario.defects.append(
                 Defect("once", Kind.NAME, (), where, "each run leaves other names, and every repetition more", seen)
             )
-        if self._runner.unseen and not first.state:
-            scenario.notes.append(self._runner.unseen)
         for name in sorted(noise.contents):
             scenario.defects.append(Defect("once", Kind.CONTENT, (), name, "each run leaves another content", seen))
         for position in sorted(noise.outcomes):
@@ -165,6 +163,8 @@ class Examination:
                 f"{len(bad)} of {len(self._all)} tasks fail when done once ({text}): "
                 "what they do when they succeed was not seen"
             )
+        elif self._runner.unseen and not first.state:
+            scenario.notes.append(self._runner.unseen)
 
     def _twice(self, scenario: Scenario) -> None:
         def again(tasks: Sequence[int]) -> Run:
