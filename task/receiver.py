@@ -324,7 +324,10 @@ class Receiver:
             if not self._held:
                 await self._busy.wait()
                 due = monotonic() + period
-            before = monotonic()
+                # User code may have begun, and kept the interpreter, before this loop was told that anything came.
+                before = self._stats.last_received or monotonic()
+            else:
+                before = monotonic()
             await asyncio.sleep(_TICK if lease is None else min(_TICK, lease / 6))
             if lease is not None and monotonic() - before > lease:
                 _stood_still(monotonic() - before, lease)
