@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--cron", action="store_true", help="loading and ticks of very many cron rules")
     parser.add_argument("--rules", type=int, default=100_000, help="how many, for --cron")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as name:
         folder = Path(name).resolve()
         if options.cron:
             _cron(folder, options.rules)
