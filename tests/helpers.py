@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["await_until", "catches", "is_running", "wait_until"]
+__all__ = ["await_until", "catches", "is_running", "last_elected", "wait_until"]
 
 _TICK = 0.005
 
@@ -42,3 +43,14 @@ def catches(pid: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal: without one it would be killed by it."""
     caught = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def last_elected(logs: Mapping[int, Path]) -> int | None:
+    """Which of these replicas was elected last, by their logs in JSON; None if none was."""
+    found = {
+        json.loads(line)["term"]: number
+        for number, log in logs.items()
+        for line in log.read_text().splitlines()
+        if '"event":"leader"' in line
+    }
+    return found[max(found)] if found else None

@@ -19,7 +19,7 @@ from taskmasters.cron.rules import load_cron_rules
 from taskmasters.cron.schedule import parse_schedule
 from taskmasters.cron.state import SqliteState
 from taskmasters.zone import find_zone
-from tests.helpers import wait_until
+from tests.helpers import last_elected, wait_until
 from tests.taskbus_command import start, taskbus
 
 EVERY_SECOND = """
@@ -119,14 +119,7 @@ def test_three_replicas_of_cron(tmp_path: Path) -> None:
             replicas.append(start("taskmaster", *args, "--log-format", "json", cwd=tmp_path, stderr=err))
 
     def leader(among: set[int]) -> int | None:
-        """The one of these that was elected last, if one was."""
-        found = {
-            json.loads(line)["term"]: number
-            for number in among
-            for line in logs[number].read_text().splitlines()
-            if '"event":"leader"' in line
-        }
-        return found[max(found)] if found else None
+        return last_elected({number: logs[number] for number in among})
 
     everybody = {0, 1, 2}
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from bus import BusError, connect
 from task.codec import decode
 from task.task import Task
-from tests.helpers import wait_until
+from tests.helpers import last_elected, wait_until
 from tests.servers.nats import NatsServer, nats_server
 from tests.taskbus_command import start, taskbus
 
@@ -89,14 +88,7 @@ def test_three_replicas(server: NatsServer, tmp_path: Path) -> None:
             replicas.append(start("taskmaster", *args, cwd=tmp_path, stderr=err))
 
     def leader(among: set[int]) -> int | None:
-        """The one of these that was elected last, if one was."""
-        found = {
-            json.loads(line)["term"]: number
-            for number in among
-            for line in logs[number].read_text().splitlines()
-            if '"event":"leader"' in line
-        }
-        return found[max(found)] if found else None
+        return last_elected({number: logs[number] for number in among})
 
     everybody = {0, 1, 2}
     try:
