@@ -24,7 +24,7 @@ __all__ = ["Action", "Judge", "Verdict"]
 
 _log = logging.getLogger("taskbus.worker")
 #: Makes a message without the cost of naming its fields.
-_message = tuple.__new__
+_new = tuple.__new__
 #: Seconds of the longest delay: a hundred years, so that the moment is one the calendar has.
 _LONGEST = 100 * 366 * 86400.0
 
@@ -181,7 +181,7 @@ class Judge:
 
     def _message(self, body: bytes, delivery: Delivery, task: Task) -> Message:
         unique = None if self.identity is None else self._unique(task.id or "", delivery)
-        return _message(Message, (self.done_topic, body, None, 0.0, unique))
+        return _new(Message, (self.done_topic, body, None, 0.0, unique))
 
     def _unique(self, what: str, delivery: Delivery) -> str | None:
         # The same at every attempt: a second one is made only if the first was not acknowledged, though what came of it
