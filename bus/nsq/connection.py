@@ -43,6 +43,8 @@ class Connection:
         self.trouble: BusError | None = None
         self.max_ready = 2500
         self.ceiling = options.max_lease
+        #: Seconds an answer took.
+        self.round_trip = 0.0
         self.on_messages: Callable[[list[Message]], None] = lambda messages: None
         self.on_refused: Callable[[bytes], None] = lambda id: None
         self._options = options
@@ -89,8 +91,11 @@ class Connection:
             "output_buffer_timeout": _OUTPUT_BUFFER,
             "tls_v1": self._tls is not None,
         }
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         self._writer.write(protocol.MAGIC_V2 + protocol.identify(json.dumps(wishes).encode()))
         answer = await self._answer()
+        self.round_trip = clock() - asked
         try:
             granted = json.loads(answer)
             lease = float(granted["msg_timeout"]) / 1000

@@ -98,9 +98,15 @@ class NsqConsumer(Consumer):
                 self._allot()
                 self._wake.clear()
                 pause = _ROTATE if limit < len(self._links.live) else self._lease
-                with contextlib.suppress(TimeoutError):
+                hurried = [link for link in self._links.live if link.pace.quota > 1]
+                for link in hurried:
+                    pause = min(pause, link.pace.patience)
+                try:
                     async with asyncio.timeout(pause if left is None else min(left, pause)):
                         await self._wake.wait()
+                except TimeoutError:
+                    for link in hurried:
+                        link.pace.quiet()
                 self._turn += 1
             return []
         finally:
@@ -144,18 +150,18 @@ class NsqConsumer(Consumer):
             self._allot()
 
     def _allot(self) -> None:
-        """Divide what is wanted among the nsqds. Their count includes what is in flight there."""
+        """Divide what is wanted among the nsqds."""
         links = self._links.live
         now = asyncio.get_running_loop().time()
         if not self._wanted:
             for link in links:
-                link.set_ready(0)
+                link.permit(0, now)
             return
         start = self._turn % len(links) if links else 0
         # Those that have to wait are told first, so that at no time more than wanted are on their way.
         shares = sorted(distribute(self._wanted, links[start:] + links[:start]), key=lambda share: int(share[0]))
         for count, link in shares:
-            link.set_ready(link.in_flight(now) + count if count else 0)
+            link.permit(count, now)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         await self._settle(deliveries, protocol.finish)
@@ -189,6 +195,9 @@ class NsqConsumer(Consumer):
                 link.settling[name] = held
                 unsure.setdefault(link, []).append(name)
         if self._wanted:
+            for link in used:
+                if not link.held:
+                    link.pace.rested()
             # Before they are settled: each settled one makes room at nsqd for one more than was asked for.
             self._allot()
         for link, names in used.items():

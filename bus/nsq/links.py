@@ -15,6 +15,7 @@ from bus.nsq.connection import Connection
 from bus.nsq.keeping import Keeper
 from bus.nsq.nodes import EPHEMERAL, Nodes
 from bus.nsq.options import Address, NsqOptions
+from bus.nsq.pace import Pace
 from bus.nsq.protocol import Message
 from bus.nsq.trouble import refused
 
@@ -47,10 +48,11 @@ class Held(Delivery):
 
 
 class Link:
-    """A subscribed connection and what came over it."""
+    """A subscribed connection and what came over it. The connection is open."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.pace = Pace(connection.round_trip, connection.max_ready)
         self.held: dict[bytes, Held] = {}
         #: Settled and not known to be refused; kept only while a fence is awaited.
         self.settling: dict[bytes, Held] = {}
@@ -70,6 +72,8 @@ class Link:
             mine[name] = held
             added.append(held)
         self._soonest = min(self._soonest, deadline)
+        if self.ready:
+            self.pace.came(now, all=len(mine) >= self.ready)
         return added
 
     def in_flight(self, now: float) -> int:
@@ -80,9 +84,14 @@ class Link:
         self._soonest = min(current, default=float("inf")) if len(current) == len(self.held) else now
         return len(current)
 
-    def set_ready(self, count: int) -> None:
+    def permit(self, more: int, now: float) -> None:
+        """Let nsqd send so many, or fewer if few are expected."""
+        # Its count includes what is in flight.
+        count = self.in_flight(now) + min(more, self.pace.quota) if more else 0
         count = min(count, self.connection.max_ready)
         if count != self.ready:
+            if not self.ready:
+                self.pace.asked(now)
             self.ready = count
             self.connection.send(protocol.ready(count))
 
@@ -169,10 +178,10 @@ class Links:
         if self._listens:
             await self._keeper.keep(address)
         connection = Connection(address, self._options, self._tls)
+        await connection.open()
         link = Link(connection)
         connection.on_messages = lambda messages: self._arrived(link, messages)
         connection.on_refused = link.refuse
-        await connection.open()
         try:
             async with asyncio.timeout(self._options.timeout):
                 await connection.ask(protocol.subscribe(self._topic, self._channel), self._topic)

@@ -85,7 +85,6 @@ class Publisher:
     async def _try(self, connection: Connection, commands: list[_Command]) -> tuple[list[_Command], BusError | None]:
         """Those which this nsqd did not confirm, and why."""
         answers = [connection.ask(command.data, command.topic) for command in commands]
-        confirmed = asyncio.gather(*answers, return_exceptions=True)
         timer = asyncio.get_running_loop().call_later(
             self._options.timeout,
             connection.abort,
@@ -93,9 +92,11 @@ class Publisher:
         )
         try:
             await connection.drain()
-            results = await confirmed
+            results = await _outcomes(answers)
         finally:
             timer.cancel()
+            for answer in answers:
+                answer.cancel()  # nobody waits for it any more
         left: list[_Command] = []
         last: BusError | None = None
         for command, result in zip(commands, results, strict=True):
@@ -258,6 +259,16 @@ class NsqProducer(Producer):
         self._closed = True
         self._forget(self)
         await self._quiet.wait()
+
+
+async def _outcomes(answers: list[asyncio.Future[bytes]]) -> list[bytes | BaseException]:
+    """What came of each."""
+    if len(answers) > 1:
+        return await asyncio.gather(*answers, return_exceptions=True)
+    try:
+        return [await answers[0]]  # a turn of the loop earlier
+    except BusError as error:
+        return [error]
 
 
 def _batches(bodies: list[bytes]) -> Iterator[list[bytes]]:

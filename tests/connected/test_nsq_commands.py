@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 import bus
+from bus import Message
 from bus.conformance.bench import bodies
 from task import Task, encode
 from tests.helpers import wait_until
@@ -97,6 +98,37 @@ def test_the_first_message_after_a_pause_comes_at_once(nsqd: Nsqd) -> None:
                     await consumer.ack([delivery])
 
     asyncio.run(run())
+
+
+def test_a_lone_message_does_not_wait_in_a_buffer(nsqd: Nsqd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are asked for, and also after many came, nsqd sends a lone message at once.
+
+    It may keep messages in its buffer for half a minute here, which is long past the end of this test.
+    """
+    monkeypatch.setattr("bus.nsq.connection._OUTPUT_BUFFER", 30_000)
+
+    async def run() -> None:
+        async with (
+            bus.connect(nsqd.url()) as b,
+            await b.producer() as producer,
+            await b.consumer("t", "g") as consumer,
+        ):
+            many = 5000
+            await producer.publish_many([Message("t", b"%d" % number) for number in range(many)])
+            came = calls = 0
+            while came < many:
+                deliveries = await consumer.receive(1000, timeout=20.0)
+                assert deliveries
+                came, calls = came + len(deliveries), calls + 1
+                await consumer.ack(deliveries)
+            assert calls < many / 10, "many did not come together"
+            for number in range(50):
+                await producer.publish("t", b"%d" % number)
+                (delivery,) = await consumer.receive(1000, timeout=20.0)
+                assert delivery.body == b"%d" % number
+                await consumer.ack([delivery])
+
+    asyncio.run(asyncio.wait_for(run(), 25.0))
 
 
 def test_wrong_ports_are_told(nsqd: Nsqd, tmp_path: Path) -> None:
