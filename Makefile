@@ -63,10 +63,19 @@ check: $(VENV)/.dev ## Lint and type-check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/.dev ## Measure, beside a bare loop in the same run
+# Other task queues have an environment of their own. What cannot be had is left out, and its row says so.
+$(VENV)-peers/.made: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(VENV)-peers
+	-xargs -n 1 $(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check < $<
+	@touch $@
+
+bench: $(VENV)/.dev $(if $(PEERS),$(VENV)-peers/.made) ## Measure, beside a bare loop in the same run; PEERS=1 beside other queues, PLOTS=1 draws docs/plots
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --footprint
 	$(BIN)/python -m benchmarks --brokers --count 200000
 	$(BIN)/python -m benchmarks --latency
+	$(if $(PEERS),$(BIN)/python -m benchmarks --peers --peers-python $(VENV)-peers/bin/python)
+	$(if $(PLOTS),$(BIN)/python -m benchmarks --plots)
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

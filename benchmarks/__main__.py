@@ -1,5 +1,4 @@
-"""``make bench``: prints one table; ``--brokers`` one of the real brokers, ``--memory`` memory over a million tasks,
-``--cron`` 100,000 cron rules."""
+"""``make bench``: prints tables of figures, each beside those of a bare loop taken in the same run."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.drains import file_to_file, sqlite_drain
-from benchmarks.footprint import idle_worker, import_seconds
+from benchmarks.isolation import isolations
 from benchmarks.measure import Run
 from benchmarks.processes import scaling
 
@@ -19,6 +18,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200_000, help="tasks per drain")
     parser.add_argument("--brokers", action="store_true", help="the real brokers at hand, instead of the rest")
     parser.add_argument("--latency", action="store_true", help="from sending a task to its result, nothing else to do")
+    parser.add_argument("--footprint", action="store_true", help="import, start and memory of an idle worker by bus")
+    parser.add_argument("--plots", nargs="*", metavar="PART", help="draw docs/plots; PART: size, processes, queue")
+    parser.add_argument("--peers", action="store_true", help="other Python task queues on the same servers")
+    parser.add_argument("--peers-python", type=Path, default=Path(".venv-peers/bin/python"), help="where they are")
     parser.add_argument("--memory", action="store_true", help="peak memory after 10,000, 100,000 and 1,000,000 tasks")
     parser.add_argument("--cron", action="store_true", help="loading and ticks of very many cron rules")
     parser.add_argument("--rules", type=int, default=100_000, help="how many, for --cron")
@@ -31,6 +34,12 @@ def main() -> None:
             _memory(folder)
         elif options.latency:
             _latency(folder)
+        elif options.footprint:
+            _footprint(folder)
+        elif options.plots is not None:
+            _plots(folder, options.plots)
+        elif options.peers:
+            _peers(folder, options.peers_python)
         elif options.brokers:
             _brokers(folder, options.count)
         else:
@@ -47,10 +56,46 @@ def _table(folder: Path, count: int) -> None:
     _row("two processes for one", "speedup", "of two bare loops", "", "")
     _row("CPU-bound tasks on sqlite", f"{found.workers:.2f}", f"{found.bare:.2f}", "", "")
     print()
-    _row("footprint", "", "", "", "")
+    thread, inline = isolations(folder, count)
+    _row("file to file", "tasks/s", "of the async worker", "", "")
+    _row("sync, in a thread", *_drained(inline, thread, count))
+
+
+def _footprint(folder: Path) -> None:
+    from benchmarks.footprint import idle_workers, import_seconds
+
     _row("import task", f"{import_seconds('import task') * 1000:.0f} ms", "", "", "")
-    ready, memory = idle_worker(folder)
-    _row("idle worker on sqlite", f"{memory:.0f} MB", f"ready in {ready * 1000:.0f} ms", "", "")
+    print()
+    _row("idle worker", "MB", "ready, ms", "", "")
+    for found in idle_workers(folder):
+        if isinstance(found, str):
+            print(f"# {found}")
+        else:
+            _row(found.bus, f"{found.memory:.0f}", f"{found.ready * 1000:.0f}", "", "")
+
+
+def _plots(folder: Path, parts: list[str]) -> None:
+    from benchmarks.plots.draw import PARTS, measure
+
+    if unknown := set(parts) - set(PARTS):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: there is {', '.join(PARTS)}")
+    measure(folder, parts or PARTS)
+
+
+def _peers(folder: Path, python: Path, count: int = 10_000) -> None:
+    from benchmarks.peers.table import peers
+
+    print(f"{count:,} queued no-op tasks, one worker process; a lone task to an idle worker every 20 ms")
+    head = ("done/s", "worker CPU µs/task", "sent/s, one by one", "from sent to begun, p50 / p99 ms", "idle MB")
+    print(f"{'':<36} {' | '.join(head)}")
+    for found in peers(folder, python.absolute(), count):
+        if isinstance(found, str):
+            print(f"# {found}", flush=True)
+            continue
+        server, name, peer = found
+        late = f"{peer.p50:.2f} / {peer.p99:.2f}"
+        cells = (f"{peer.done:,.0f}", f"{peer.cpu * 1e6:.0f}", f"{peer.sent:,.0f}", late, f"{peer.memory:.0f}")
+        print(f"{server + ': ' + name:<36} {' | '.join(cells)}", flush=True)
 
 
 def _brokers(folder: Path, count: int) -> None:

@@ -10,9 +10,17 @@ from pathlib import Path
 import orjson
 
 import bus
-from benchmarks.measure import Run, Watch, run_worker, task_line, write_tasks
+from benchmarks.measure import Line, Run, Watch, run_worker, task_line, write_tasks
 
-__all__ = ["bare_file_loop", "bare_sqlite_loop", "file_to_file", "now_text", "sqlite_drain"]
+__all__ = [
+    "bare_file_loop",
+    "bare_sqlite_loop",
+    "bus_worker",
+    "file_to_file",
+    "file_worker",
+    "now_text",
+    "sqlite_drain",
+]
 
 #: Tasks the bare SQLite loop takes in one transaction.
 _BATCH = 500
@@ -20,13 +28,18 @@ _BATCH = 500
 
 def file_to_file(folder: Path, count: int) -> tuple[Run, Run]:
     """The bare loop's run, and the worker's, over one file of ``count`` tasks."""
-    source, target = folder / "in.jsonl", folder / "out.jsonl"
+    source = folder / "in.jsonl"
     write_tasks(source, count)
-    bare = bare_file_loop(source, folder / "bare.jsonl")
+    return bare_file_loop(source, folder / "bare.jsonl"), file_worker(source, folder, count)
+
+
+def file_worker(source: Path, folder: Path, count: int) -> Run:
+    """The worker's run over a file of ``count`` tasks."""
+    target = folder / "out.jsonl"
     target.unlink(missing_ok=True)
     run = run_worker(["--in", str(source), "--out", str(target)], folder)
     _expect(sum(1 for _ in target.open("rb")), count)
-    return bare, run
+    return run
 
 
 def bare_file_loop(source: Path, target: Path) -> Run:
@@ -45,15 +58,18 @@ def bare_file_loop(source: Path, target: Path) -> Run:
 
 def sqlite_drain(folder: Path, count: int) -> tuple[Run, Run]:
     """The bare loop's run, and the worker's, over ``count`` tasks queued in SQLite."""
-    bare = bare_sqlite_loop(folder / "bare.db", count)
-    path = folder / "work.db"
-    asyncio.run(_fill(f"sqlite:{path}", count))
-    run = run_worker(["--bus", f"sqlite:{path}", "--drain"], folder)
-    _expect(asyncio.run(_depth(f"sqlite:{path}")), count)
-    return bare, run
+    return bare_sqlite_loop(folder / "bare.db", count), bus_worker(f"sqlite:{folder}/work.db", folder, count)
 
 
-def bare_sqlite_loop(path: Path, count: int) -> Run:
+def bus_worker(url: str, folder: Path, count: int, line: Line = task_line) -> Run:
+    """The worker's run over ``count`` tasks queued on a bus that has none yet."""
+    asyncio.run(_fill(url, count, line))
+    run = run_worker(["--bus", url, "--drain"], folder)
+    _expect(asyncio.run(_depth(url)), count)
+    return run
+
+
+def bare_sqlite_loop(path: Path, count: int, line: Line = task_line) -> Run:
     """Take a batch, stamp it, store the done tasks and delete the batch in one transaction with full sync."""
     path.unlink(missing_ok=True)
     database = sqlite3.connect(path, isolation_level=None)
@@ -62,7 +78,7 @@ def bare_sqlite_loop(path: Path, count: int) -> Run:
     database.execute("CREATE TABLE todo (id INTEGER PRIMARY KEY, body BLOB)")
     database.execute("CREATE TABLE done (id INTEGER PRIMARY KEY, body BLOB)")
     database.execute("BEGIN")
-    database.executemany("INSERT INTO todo (body) VALUES (?)", ((task_line(n),) for n in range(count)))
+    database.executemany("INSERT INTO todo (body) VALUES (?)", ((line(n),) for n in range(count)))
     database.execute("COMMIT")
     watch = Watch()
     while rows := database.execute("SELECT id, body FROM todo ORDER BY id LIMIT ?", (_BATCH,)).fetchall():
@@ -83,11 +99,11 @@ def bare_sqlite_loop(path: Path, count: int) -> Run:
     return run
 
 
-async def _fill(url: str, count: int) -> None:
+async def _fill(url: str, count: int, line: Line) -> None:
     async with bus.connect(url) as b, await b.producer() as producer:
         for start in range(0, count, 1000):
             numbers = range(start, min(start + 1000, count))
-            await producer.publish_many([bus.Message("noop", task_line(number)) for number in numbers])
+            await producer.publish_many([bus.Message("noop", line(number)) for number in numbers])
 
 
 async def _depth(url: str) -> int:

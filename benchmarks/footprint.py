@@ -8,26 +8,71 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 from benchmarks.measure import rss_mb
+from tests.servers.kafka import KafkaServer
+from tests.servers.nats import NatsServer
+from tests.servers.nsq import Nsqd
+from tests.servers.pubsub import PubsubEmulator
 
-__all__ = ["idle_worker", "import_seconds"]
+__all__ = ["Idle", "idle_workers", "import_seconds"]
 
 _ROOT = Path(__file__).parent.parent
+_TIMES = 5
 
 
-def import_seconds(statement: str, times: int = 7) -> float:
+class Idle(NamedTuple):
+    """A worker with nothing to do: seconds until it was ready, and the memory in MB it then occupies."""
+
+    bus: str
+    ready: float
+    memory: float
+
+
+def import_seconds(statement: str, times: int = 11) -> float:
     """Median seconds ``statement`` costs a fresh interpreter, beyond what starting it costs."""
-    return statistics.median(_run(statement) for _ in range(times)) - statistics.median(
-        _run("pass") for _ in range(times)
-    )
+    pairs = [(_run(statement), _run("pass")) for _ in range(times)]
+    with_it, without = zip(*pairs, strict=True)
+    return statistics.median(with_it) - statistics.median(without)
 
 
-def idle_worker(folder: Path) -> tuple[float, float]:
-    """Seconds until a worker on SQLite is ready, and the memory in MB it occupies when it has nothing to do."""
+def idle_workers(folder: Path) -> Iterator[Idle | str]:
+    """One on each bus that is at hand, the median of five starts; or why there is none."""
+    os.environ["TASKBUS_SERVERS"] = "1"
+    servers: dict[str, Callable[[ExitStack, Path], str]] = {
+        "sqlite": lambda stack, place: f"sqlite:{place}/idle.db",
+        "file": lambda stack, place: f"file:{place}/tasks",
+        "nats": lambda stack, place: stack.enter_context(NatsServer(place).running()).url,
+        "nsq": lambda stack, place: stack.enter_context(Nsqd(place).running()).url(),
+        "kafka": lambda stack, place: stack.enter_context(KafkaServer(place).running()).url,
+        "pubsub": _pubsub,
+    }
+    for name, start in servers.items():
+        place = folder / f"idle-{name}"
+        place.mkdir()
+        try:
+            with ExitStack() as stack:
+                url = start(stack, place)
+                found = [_idle(url, place) for _ in range(_TIMES)]
+        except (pytest.skip.Exception, pytest.fail.Exception) as missing:
+            yield f"{name}: {missing}"
+        else:
+            yield Idle(name, *(statistics.median(values) for values in zip(*found, strict=True)))
+
+
+def _pubsub(stack: ExitStack, folder: Path) -> str:
+    return f"pubsub://idle?emulator={stack.enter_context(PubsubEmulator(folder).running()).address}"
+
+
+def _idle(url: str, folder: Path) -> tuple[float, float]:
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
-    command = [sys.executable, "-m", "apps.cli.main", "worker", "noop", "--bus", f"sqlite:{folder}/idle.db"]
+    command = [sys.executable, "-m", "apps.cli.main", "worker", "noop", "--bus", url]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     try:
@@ -36,6 +81,8 @@ def idle_worker(folder: Path) -> tuple[float, float]:
         for line in process.stderr:
             if re.search(r"\bworking\b", line):
                 break
+        else:
+            raise RuntimeError(f"the worker on {url} ended before it was ready")
         ready = time.perf_counter() - began
         time.sleep(1.0)  # memory is measured when start-up is over, not while it happens
         return ready, rss_mb(process.pid)

@@ -8,12 +8,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Run", "Watch", "rss_mb", "run_child", "run_worker", "task_line", "write_tasks"]
+__all__ = [
+    "Line",
+    "Run",
+    "Watch",
+    "rss_mb",
+    "run_child",
+    "run_worker",
+    "sized_line",
+    "stopped",
+    "task_line",
+    "write_tasks",
+]
+
+#: Makes the task of a number.
+Line = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +51,16 @@ def task_line(number: int) -> bytes:
     )
 
 
-def write_tasks(path: Path, count: int) -> None:
+def sized_line(size: int) -> Line:
+    """Makes no-op tasks of ``size`` bytes each, 60 at least."""
+    return lambda number: (b'{"type":"noop","id":"%08d","task":"' % number).ljust(size - 2, b"x") + b'"}'
+
+
+def write_tasks(path: Path, count: int, line: Line = task_line) -> None:
     """A file of ``count`` no-op tasks."""
     with path.open("wb") as file:
         for number in range(count):
-            file.write(task_line(number) + b"\n")
+            file.write(line(number) + b"\n")
 
 
 def run_worker(args: Sequence[str], folder: Path) -> Run:
@@ -53,9 +72,14 @@ def run_worker(args: Sequence[str], folder: Path) -> Run:
     command = [sys.executable, "-m", "apps.cli.main", "worker", "noop", "--log-format", "json", *args]
     with tempfile.TemporaryFile("w+", dir=folder) as log:
         run = run_child(command, folder, log)
-        log.seek(0)
-        events = [json.loads(line) for line in log]
-    return replace(run, work=next(event["elapsed"] for event in events if event.get("event") == "stopped"))
+        return replace(run, work=stopped(log))
+
+
+def stopped(log: IO[str]) -> float:
+    """Seconds from the first delivery to the last settlement, as a worker that has ended wrote into its JSON log."""
+    log.seek(0)
+    events = [json.loads(line) for line in log]
+    return float(next(event["elapsed"] for event in events if event.get("event") == "stopped"))
 
 
 class Watch:

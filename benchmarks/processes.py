@@ -16,7 +16,7 @@ from typing import NamedTuple
 import bus
 from task import Task, encode
 
-__all__ = ["Scaling", "scaling"]
+__all__ = ["NAMES", "Scaling", "bare_processes", "drain_processes", "prepare", "scaling"]
 
 _BURN = """
 def burn():
@@ -31,17 +31,19 @@ _WORKER = (
 from task import Worker, complete, run
 
 
-class Burn(Worker):
-    type = "burn"
+class Mine(Worker):
+    type = "{name}"
 
     def do_task(self, ctx):
-        return complete(str(burn()))
+        return {body}
 
 
 if __name__ == "__main__":
-    run(Burn)
+    run(Mine)
 """
 )
+#: The workers: about a millisecond of CPU, and nothing.
+NAMES = {"burn": "complete(str(burn()))", "nothing": "complete()"}
 _ROOT = Path(__file__).parent.parent
 
 
@@ -57,27 +59,36 @@ def scaling(folder: Path, count: int = 3000, times: int = 3) -> Scaling:
 
     Each is done ``times`` times, in turns, and its shortest time counts: what else runs disturbs it least.
     """
-    (folder / "burn.py").write_text(_WORKER)
-    rounds = [[measure(folder, count, n) for measure in (_bare, _drain) for n in (1, 2)] for _ in range(times)]
+    prepare(folder)
+
+    def drain(count: int, processes: int) -> float:
+        return drain_processes(f"sqlite:{folder}/burn-{time.monotonic_ns()}.db", folder, count, processes)
+
+    rounds = [[measure(count, n) for measure in (bare_processes, drain) for n in (1, 2)] for _ in range(times)]
     bare, bares, one, two = (min(seconds) for seconds in zip(*rounds, strict=True))
     return Scaling(bare=bare / bares, workers=one / two)
 
 
-def _bare(folder: Path, count: int, processes: int) -> float:
-    """Seconds until ``processes`` loops have done ``count`` pieces of work together."""
+def prepare(folder: Path) -> None:
+    """Write the workers that :func:`drain_processes` runs."""
+    for name, body in NAMES.items():
+        (folder / f"{name}.py").write_text(_WORKER.format(name=name, body=body))
+
+
+def bare_processes(count: int, processes: int) -> float:
+    """Seconds until ``processes`` loops have done ``count`` pieces of CPU-bound work together."""
     code = f"{_BURN}\nfor _ in range({count // processes}): burn()"
     began = time.perf_counter()
-    running = [subprocess.Popen([sys.executable, "-c", code], cwd=folder) for _ in range(processes)]
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
     if sum(abs(process.wait()) for process in running):
         raise RuntimeError("a bare loop failed")
     return time.perf_counter() - began
 
 
-def _drain(folder: Path, count: int, processes: int) -> float:
-    """Seconds a worker application with ``processes`` processes takes for ``count`` tasks on a new sqlite bus."""
-    url = f"sqlite:{folder}/burn-{time.monotonic_ns()}.db"
-    asyncio.run(_fill(url, count))
-    command = [sys.executable, "burn.py", "--bus", url, "--drain", "--processes", str(processes)]
+def drain_processes(url: str, folder: Path, count: int, processes: int, name: str = "burn") -> float:
+    """Seconds that ``processes`` processes of the worker ``name`` take for ``count`` tasks on a bus that has none yet."""
+    asyncio.run(_fill(url, count, name))
+    command = [sys.executable, f"{name}.py", "--bus", url, "--drain", "--processes", str(processes)]
     began = time.perf_counter()
     done = subprocess.run(
         [*command, "--log-level", "warning"], cwd=folder, env={**os.environ, "PYTHONPATH": str(_ROOT)}, check=False
@@ -89,9 +100,9 @@ def _drain(folder: Path, count: int, processes: int) -> float:
     return seconds
 
 
-async def _fill(url: str, count: int) -> None:
+async def _fill(url: str, count: int, name: str) -> None:
     async with bus.connect(url) as connection, await connection.producer() as producer:
-        tasks = [bus.Message("burn", encode(Task("burn", id=f"{number}"))) for number in range(count)]
+        tasks = [bus.Message(name, encode(Task(name, id=f"{number}"))) for number in range(count)]
         await producer.publish_many(tasks)
 
 

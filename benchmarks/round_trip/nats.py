@@ -1,4 +1,4 @@
-"""The round trip with bare ``nats-py``: a pull, a confirmed publish, an acknowledgement."""
+"""The round trip with bare ``nats-py``: a pull, a confirmed publish, a confirmed acknowledgement, as our adapter's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def answer(url: str) -> None:
             task = orjson.loads(message.data)
             task |= {"started": now_text(), "result": "complete", "msg": "", "completed": now_text()}
             await stream.publish("trip.done", orjson.dumps(task))
-            await message.ack()
+            await message.ack_sync()
 
 
 async def ask(url: str, count: int) -> None:
@@ -43,7 +43,7 @@ async def ask(url: str, count: int) -> None:
     async def trip(body: bytes) -> None:
         await stream.publish("trip.todo", body)
         for message in await source.fetch(1, timeout=20):
-            await message.ack()
+            await message.ack_sync()
 
     print(*await measured(trip, count))
     await client.close()

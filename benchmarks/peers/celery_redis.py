@@ -1,0 +1,48 @@
+"""Celery on Redis: one prefork process, acknowledged when it is received, 100 messages fetched ahead, no results."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from typing import Any
+
+from benchmarks.peers.command import main, send, url
+from benchmarks.peers.tally import begun
+
+_celery: Any = import_module("celery")
+app = _celery.Celery("peers", broker=url())
+app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=100)
+
+
+def _noop(sent: float) -> None:
+    begun(sent)
+
+
+noop = app.task(name="noop")(_noop)
+
+
+def send_all() -> None:
+    """Send what the command line says."""
+
+    async def one(sent: float) -> None:
+        noop.delay(sent)
+
+    asyncio.run(send(one))
+
+
+if __name__ == "__main__":
+    main(
+        "celery_redis",
+        [
+            "celery",
+            "-A",
+            "benchmarks.peers.celery_redis",
+            "worker",
+            "-c",
+            "1",
+            "-l",
+            "ERROR",
+            "--without-gossip",
+            "--without-mingle",
+        ],
+    )

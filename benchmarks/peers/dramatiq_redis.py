@@ -1,0 +1,36 @@
+"""Dramatiq on Redis: one worker process, eight threads, 200 messages fetched ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from importlib import import_module
+from typing import Any
+
+from benchmarks.peers.command import main, send, url
+from benchmarks.peers.tally import begun
+
+os.environ.setdefault("dramatiq_queue_prefetch", "200")
+_dramatiq: Any = import_module("dramatiq")
+_redis: Any = import_module("dramatiq.brokers.redis")
+_dramatiq.set_broker(_redis.RedisBroker(url=url()))
+
+
+def _noop(sent: float) -> None:
+    begun(sent)
+
+
+noop = _dramatiq.actor(actor_name="noop")(_noop)
+
+
+def send_all() -> None:
+    """Send what the command line says."""
+
+    async def one(sent: float) -> None:
+        noop.send(sent)
+
+    asyncio.run(send(one))
+
+
+if __name__ == "__main__":
+    main("dramatiq_redis", ["dramatiq", "benchmarks.peers.dramatiq_redis", "--processes", "1", "--threads", "8"])

@@ -1,0 +1,89 @@
+"""Every peer whose server is at hand, beside ours on the same server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers.measure import Peer, measure
+from tests.servers import missing
+from tests.servers.nats import NatsServer
+from tests.servers.process import ServerProcess, free_port
+
+__all__ = ["peers"]
+
+_OURS = "ours"
+#: By server: ours where we have a bus for it, and the peers, with the distribution that must be installed.
+_PEERS: dict[str, tuple[tuple[str, str], ...]] = {
+    "nats": ((_OURS, ""), ("taskiq_jetstream", "taskiq-nats"), ("faststream_jetstream", "faststream")),
+    "sqlite": ((_OURS, ""), ("huey_sqlite", "huey")),
+    "redis": (("dramatiq_redis", "dramatiq"), ("celery_redis", "celery")),
+}
+
+
+def peers(folder: Path, python: Path, count: int) -> Iterator[tuple[str, str, Peer] | str]:
+    """Server, module and figures of each, the peers in the environment of ``python``; or why there are none."""
+    os.environ["TASKBUS_SERVERS"] = "1"
+    versions = _versions(python)
+    for server, modules in _PEERS.items():
+        for module, distribution in modules:
+            if module != _OURS and distribution not in versions:
+                yield f"{module}: {distribution} is not installed in {python}; pip said why when `make` installed it"
+                continue
+            place = folder / f"{server}-{module}"
+            place.mkdir()
+            runs_in = Path(sys.executable) if module == _OURS else python
+            try:
+                with ExitStack() as stack:
+                    url = _start(server, module, stack, place)
+                    name = module if module == _OURS else f"{module} {versions[distribution]}"
+                    yield server, name, measure(module, runs_in, url, place, count)
+            except (pytest.skip.Exception, pytest.fail.Exception, RuntimeError) as error:
+                yield f"{module}: {error}"
+
+
+def _versions(python: Path) -> dict[str, str]:
+    if not python.exists():
+        return {}
+    told = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True)
+    return dict(line.split("==", 1) for line in told.stdout.splitlines() if "==" in line)
+
+
+def _start(server: str, module: str, stack: ExitStack, folder: Path) -> str:
+    if server == "nats":
+        return stack.enter_context(NatsServer(folder).running()).url
+    if server == "redis":
+        return stack.enter_context(_Redis(folder).running()).url
+    path = folder / "tasks.db"
+    return f"sqlite:{path}" if module == _OURS else str(path)
+
+
+class _Redis(ServerProcess):
+    """A redis-server as Debian installs it; it appends to a file and syncs that every second."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "redis-server")
+        self._port = free_port()
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    def command(self) -> Sequence[str | Path]:
+        """See :class:`ServerProcess`."""
+        program = shutil.which("redis-server")
+        if program is None:
+            missing("redis-server is not installed: apt install redis-server")
+        return [program, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", self.folder, "--appendonly", "yes"]
+
+    def answers(self) -> bool:
+        """See :class:`ServerProcess`."""
+        return "Ready to accept connections" in self.log

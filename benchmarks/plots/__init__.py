@@ -1,0 +1,1 @@
+"""Plots for ``docs/performance.md``: ``python -m benchmarks --plots``."""
