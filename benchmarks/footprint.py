@@ -37,8 +37,10 @@ class Idle(NamedTuple):
 
 def import_seconds(statement: str, times: int = 11) -> float:
     """Median seconds ``statement`` costs a fresh interpreter, beyond what starting it costs."""
-    pairs = [(_run(statement), _run("pass")) for _ in range(times)]
-    with_it, without = zip(*pairs, strict=True)
+    with_it, without = list[float](), list[float]()
+    for _ in range(times):
+        with_it.append(_run(statement))
+        without.append(_run("pass"))
     return statistics.median(with_it) - statistics.median(without)
 
 

@@ -86,7 +86,7 @@ def bare_processes(count: int, processes: int) -> float:
 
 
 def drain_processes(url: str, folder: Path, count: int, processes: int, name: str = "burn") -> float:
-    """Seconds that ``processes`` processes of the worker ``name`` take for ``count`` tasks on a bus that has none yet."""
+    """Seconds that ``processes`` processes of the worker ``name`` take for ``count`` tasks, on a new bus."""
     asyncio.run(_fill(url, count, name))
     command = [sys.executable, f"{name}.py", "--bus", url, "--drain", "--processes", str(processes)]
     began = time.perf_counter()

@@ -17,7 +17,7 @@ from benchmarks.measure import rss_mb
 __all__ = ["Peer", "measure"]
 
 _ROOT = Path(__file__).parent.parent.parent
-#: Tasks sent to an idle worker, and the seconds between them; another before, for which it may yet start, is not counted.
+#: Tasks sent to an idle worker, and the seconds between them; one before, for which it may yet start, is not counted.
 _LONE, _GAP = 200, 0.02
 #: Seconds a worker has to begin its first task, and all of them.
 _START, _ALL = 30.0, 90.0
