@@ -144,17 +144,18 @@ class Connection:
         if self.closed.is_set():
             return
         if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
         self._out.append(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send now: what is to come in this turn is not to be waited for."""
         if self._out and not self.closed.is_set():
             self._writer.write(b"".join(self._out))
         self._out.clear()
 
     async def drain(self) -> None:
         """Wait while too much is waiting to be sent."""
-        self._flush()
+        self.flush()
         with contextlib.suppress(OSError):
             await self._writer.drain()
 
@@ -251,7 +252,7 @@ class Connection:
     def _end(self, trouble: BusError) -> None:
         if self.closed.is_set():
             return
-        self._flush()
+        self.flush()
         self.trouble = trouble
         self.closed.set()
         for future, _ in self._answers:
@@ -269,7 +270,7 @@ class Connection:
 
     async def close(self) -> None:
         """Send what is to be sent, and let go. Idempotent."""
-        self._flush()
+        self.flush()
         self._end(UnreachableError(f"the connection to nsqd {self.where} was closed"))
         if self._task is not None:
             self._task.cancel()

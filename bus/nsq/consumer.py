@@ -96,6 +96,8 @@ class NsqConsumer(Consumer):
                     return []
                 self._wanted = limit
                 self._allot()
+                for link in self._links.live:
+                    link.connection.flush()
                 self._wake.clear()
                 pause = _ROTATE if limit < len(self._links.live) else self._lease
                 hurried = [link for link in self._links.live if link.pace.quota > 1]
