@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 __all__ = ["Axis", "Line", "chart", "log_ticks"]
 
 _WIDTH, _HEIGHT = 760, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 24, 92, 62
+_LEFT, _RIGHT, _TOP, _BOTTOM = 86, 32, 92, 62
 #: Colours that can be told apart also by people who do not see red and green, on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6000")
 _BARE = "#8a8a8a"
@@ -54,6 +54,7 @@ def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
 def chart(title: str, note: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     """The document. ``note`` stands below the title: what was measured on what."""
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    names = ", ".join(line.name for line in lines)
 
     def across(value: float) -> float:
         return _LEFT + x.place(value) * (right - _LEFT)
@@ -63,7 +64,9 @@ def chart(title: str, note: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str
 
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' "
-        f"height='{_HEIGHT}' {_FONT} role='img' aria-label='{escape(title, {chr(39): '&apos;'})}'>",
+        f"height='{_HEIGHT}' {_FONT} role='img'>",
+        f"<title>{escape(title)}</title>",
+        f"<desc>{escape(f'{y.label} by {x.label}: {names}; {note}')}</desc>",
         f"<rect width='{_WIDTH}' height='{_HEIGHT}' fill='#ffffff'/>",
         _text(_LEFT, 26, title, size=16, weight="bold"),
         _text(_LEFT, 46, note, size=12, colour="#555555"),

@@ -73,7 +73,7 @@ class Link:
             added.append(held)
         self._soonest = min(self._soonest, deadline)
         if self.ready:
-            self.pace.came(now, all=len(mine) >= self.ready)
+            self.pace.came(len(messages), self.ready - len(mine))
         return added
 
     def in_flight(self, now: float) -> int:
@@ -90,8 +90,6 @@ class Link:
         count = self.in_flight(now) + min(more, self.pace.quota) if more else 0
         count = min(count, self.connection.max_ready)
         if count != self.ready:
-            if not self.ready:
-                self.pace.asked(now)
             self.ready = count
             self.connection.send(protocol.ready(count))
 

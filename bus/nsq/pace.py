@@ -10,6 +10,8 @@ from __future__ import annotations
 
 __all__ = ["Pace"]
 
+#: After so many lone messages that nothing here can have been the cause of, more are permitted.
+_ROW = 4
 #: By how much more is permitted whenever all that was permitted came.
 _GROWTH = 4
 #: Seconds without a message, beyond two round trips, after which few are expected.
@@ -17,36 +19,29 @@ _PATIENCE = 0.001
 
 
 class Pace:
-    """That of one connection. ``round_trip`` is in seconds, ``most`` is what nsqd permits, ``now`` is of one clock."""
+    """That of one connection. ``round_trip`` is in seconds, ``most`` is what nsqd permits."""
 
     def __init__(self, round_trip: float, most: int) -> None:
         #: How many more than are in hand may come.
         self.quota = 1
         #: Seconds to wait for a message before calling :meth:`quiet`.
         self.patience = _PATIENCE + 2 * round_trip
-        self._round_trip = round_trip
         self._most = most
-        self._moved = 0.0
-        self._rested = False
-
-    def asked(self, now: float) -> None:
-        """After a pause nsqd may send again."""
-        self._moved = now
+        self._row = 0
         self._rested = False
 
     def rested(self) -> None:
         """The last in hand is settled while more are wanted: what comes next may have been sent because of that."""
         self._rested = True
 
-    def came(self, now: float, *, all: bool) -> None:
-        """Messages came: ``all`` that were permitted, or fewer."""
-        # One that comes within a round trip was there before it was asked for, and there may be more.
-        prompt = now - self._moved < self._round_trip and not self._rested
-        if all and (prompt or self.quota > 1):
-            self.quota = min(self.quota * _GROWTH, self._most)
-        self._moved = now
+    def came(self, number: int, left: int) -> None:
+        """So many came, and ``left`` more are permitted; below 0 if they were sent before less was permitted."""
+        self._row = 0 if self._rested else self._row + 1
         self._rested = False
+        if left < 0 or (left == 0 and (self.quota > 1 or self._row >= _ROW)):
+            self.quota = min(max(self.quota, number) * _GROWTH, self._most)
 
     def quiet(self) -> None:
         """Nothing came for as long as there is patience."""
         self.quota = 1
+        self._row = 0

@@ -6,13 +6,16 @@ import pytest
 
 from bus.nsq.pace import Pace
 
-_ROUND_TRIP = 0.01
-_PROMPT, _LATE = 0.005, 0.02
-
 
 def _pace(most: int = 2500) -> Pace:
-    pace = Pace(_ROUND_TRIP, most)
-    pace.asked(0.0)
+    return Pace(0.01, most)
+
+
+def _wide() -> Pace:
+    pace = _pace()
+    for _ in range(4):
+        pace.came(1, 0)
+    assert pace.quota > 1
     return pace
 
 
@@ -22,50 +25,52 @@ def test_little_is_expected_at_first() -> None:
 
 
 def test_a_queue_is_emptied_ever_faster_up_to_what_nsqd_permits() -> None:
-    """Messages that were there before they were asked for make more welcome."""
+    """A few messages in a row make more welcome, and from then on whenever all that may come does."""
     pace, seen = _pace(most=100), list[int]()
-    for number in range(1, 6):
-        pace.came(number * _PROMPT, all=True)
+    for _ in range(8):
+        pace.came(pace.quota, 0)
         seen.append(pace.quota)
-    assert seen == [4, 16, 64, 100, 100]
-
-
-def test_one_that_comes_later_was_sent_later() -> None:
-    """Messages that come one after the other, each after a while, stay lone ones."""
-    pace = _pace()
-    for number in range(1, 10):
-        pace.came(number * _LATE, all=True)
-        assert pace.quota == 1
+    assert seen == [1, 1, 1, 4, 16, 64, 100, 100]
 
 
 def test_an_answer_to_a_result_is_a_lone_one() -> None:
-    """A message sent because the one before was settled may come at once, and still nothing else is waiting."""
+    """Messages that may each have been sent because the one before was settled stay lone ones, however many."""
     pace = _pace()
-    for number in range(1, 10):
+    for _ in range(50):
         pace.rested()
-        pace.came(number * _PROMPT, all=True)
+        pace.came(1, 0)
         assert pace.quota == 1
 
 
-def test_while_much_comes_it_need_not_come_at_once() -> None:
-    """Once more than one may come, it is enough that all of them did; fewer change nothing."""
-    pace = _pace()
-    pace.came(_PROMPT, all=True)
-    pace.came(2 * _LATE, all=False)
-    assert pace.quota == 4
+def test_fewer_than_may_come_change_nothing() -> None:
+    """A part of what is permitted makes neither more nor less welcome; a settlement makes no difference then."""
+    pace = _wide()
+    before = pace.quota
+    pace.came(before - 1, 1)
+    assert pace.quota == before
     pace.rested()
-    pace.came(4 * _LATE, all=True)
-    assert pace.quota == 16
+    pace.came(1, 0)
+    assert pace.quota > before
 
 
-def test_when_nothing_comes_little_is_expected() -> None:
-    """After a silence one message may come, and a prompt one begins anew."""
-    pace = _pace()
-    pace.came(_PROMPT, all=True)
+def test_after_a_silence_little_is_expected() -> None:
+    """Then one message may come, and it takes a row of them again."""
+    pace = _wide()
     pace.quiet()
-    assert pace.quota == 1
-    pace.came(_LATE, all=True)
-    assert pace.quota == 1
+    seen = list[int]()
+    for _ in range(4):
+        seen.append(pace.quota)
+        pace.came(1, 0)
+    assert seen == [1, 1, 1, 1]
+    assert pace.quota > 1
+
+
+def test_what_comes_after_a_silence_that_was_none_is_much() -> None:
+    """Where an answer takes longer than there is patience, what was under way meanwhile shows that there is more."""
+    pace = _wide()
+    pace.quiet()
+    pace.came(10, -9)
+    assert pace.quota == 40
 
 
 @pytest.mark.parametrize("round_trip", [0.0001, 0.05])
