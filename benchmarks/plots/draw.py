@@ -63,14 +63,14 @@ def draw() -> None:
             Axis("times as fast as one process", [(half / 2, f"{half / 2:g}") for half in range(6)], 0, 2.5),
         ),
         "queue": (
-            "What a no-op task costs, and how many are queued",
+            "What a no-op task takes, and how many are queued",
             Axis("tasks in the queue when the worker starts", _LENGTH_TICKS, 1_000, 1_000_000, logarithmic=True),
-            Axis("CPU per task, µs", [(ten * 10, str(ten * 10)) for ten in range(8)], 0, 70),
+            Axis("time per task, µs", [(ten * 20, str(ten * 20)) for ten in range(8)], 0, 140),
         ),
         "memory": (
             "Memory of a worker and how many tasks it has done",
             Axis("tasks done", _LENGTH_TICKS, 1_000, 1_000_000, logarithmic=True),
-            Axis("largest memory, MB", [(ten * 20, str(ten * 20)) for ten in range(6)], 0, 100),
+            Axis("largest memory, MB", [(ten * 20, str(ten * 20)) for ten in range(5)], 0, 80),
         ),
     }
     for name, (title, x, y) in plots.items():

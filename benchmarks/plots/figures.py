@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ PROCESSES = (1, 2, 4)
 LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
 #: Bytes and tasks of one drain, at most.
 _BYTES, _TASKS = 48 * 1024**2, 40_000
+#: How often a short queue is emptied.
+_REPEATS = {1_000: 7, 10_000: 5, 100_000: 3}
 #: Longest queue on a broker.
 _BROKER = 100_000
 #: Tasks without work and with a millisecond of it, for several processes.
@@ -71,18 +73,17 @@ def by_processes(folder: Path) -> Lines:
 
 
 def by_queue(folder: Path) -> tuple[Lines, Lines]:
-    """CPU microseconds per task beyond what one task costs with start and end, and the largest memory in MB."""
+    """Microseconds per task from the first delivery to the last settlement, and the largest memory in MB: medians."""
     cost: Lines = {}
     memory: Lines = {}
     for name in ("file to file", "file", "sqlite", "nats"):
-        start = _median([_queue(name, folder, 1) for _ in range(5)])[0]
         for length in LENGTHS:
             if name == "nats" and length > _BROKER:
                 continue
-            runs = [_queue(name, folder, length) for _ in range(max(1, 15_000 // length))]
-            cpu, peak = _median(runs[:5])
-            cost.setdefault(name, []).append((length, (cpu - start) / (length - 1) * 1e6))
-            memory.setdefault(name, []).append((length, peak))
+            runs = [_queue(name, folder, length) for _ in range(_REPEATS.get(length, 1))]
+            work = statistics.median(run.work for run in runs)
+            cost.setdefault(name, []).append((length, work / length * 1e6))
+            memory.setdefault(name, []).append((length, statistics.median(run.peak_mb for run in runs)))
     return cost, memory
 
 
@@ -90,11 +91,6 @@ def _queue(name: str, folder: Path, count: int) -> Run:
     if name == "file to file":
         write_tasks(folder / "in.jsonl", count)
     return _drain(name, folder, count, task_line)()
-
-
-def _median(runs: Iterable[Run]) -> tuple[float, float]:
-    found = list(runs)
-    return statistics.median(run.cpu for run in found), statistics.median(run.peak_mb for run in found)
 
 
 def _drain(name: str, folder: Path, count: int, line: Line) -> Callable[[], Run]:
