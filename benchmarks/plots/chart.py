@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 __all__ = ["Axis", "Line", "chart", "log_ticks"]
 
 _WIDTH, _HEIGHT = 760, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 86, 32, 92, 62
+_LEFT, _RIGHT, _TOP, _BOTTOM = 86, 40, 92, 62
 #: Colours that can be told apart also by people who do not see red and green, on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6000")
 _BARE = "#8a8a8a"

@@ -76,7 +76,7 @@ def by_queue(folder: Path) -> tuple[Lines, Lines]:
     """Microseconds per task from the first delivery to the last settlement, and the largest memory in MB: medians."""
     cost: Lines = {}
     memory: Lines = {}
-    for name in ("file to file", "file", "sqlite", "nats"):
+    for name in ("file to file", "sqlite", "nats", "file"):
         for length in LENGTHS:
             if name == "nats" and length > _BROKER:
                 continue
