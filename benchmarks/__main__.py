@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def _peers(folder: Path, python: Path, count: int = 10_000) -> None:
 def _brokers(folder: Path, count: int) -> None:
     from benchmarks.brokers import brokers
 
+    logging.disable(logging.INFO)  # nsq-py tells all it does
     _row(
         "no-op worker",
         "tasks/s",

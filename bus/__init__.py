@@ -7,8 +7,10 @@
 ``bus.contract`` states the rules, ``bus.errors`` the errors, ``bus.conformance`` is the suite every adapter passes.
 """
 
-from bus.capabilities import Capabilities, Durability, Order
-from bus.contract import Bus, Consumer, Delivery, Depth, Health, Message, Peeked, Producer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from bus.errors import (
     BadNameError,
     BusError,
@@ -28,9 +30,13 @@ from bus.errors import (
     UnsupportedError,
 )
 from bus.names import check_group, check_topic, dead_topic
-from bus.registry import Adapter, adapters, connect, load
 from bus.secret import Secret
-from bus.url import BusURL, option, parse_options, parse_url
+
+if TYPE_CHECKING:
+    from bus.capabilities import Capabilities, Durability, Order
+    from bus.contract import Bus, Consumer, Delivery, Depth, Health, Message, Peeked, Producer
+    from bus.registry import Adapter, adapters, connect, load
+    from bus.url import BusURL, option, parse_options, parse_url
 
 __all__ = [
     "Adapter",
@@ -73,3 +79,22 @@ __all__ = [
     "parse_options",
     "parse_url",
 ]
+
+#: Loaded when first used, so that `import task`, which needs the errors only, stays quick.
+_LAZY = {
+    "bus.capabilities": ("Capabilities", "Durability", "Order"),
+    "bus.contract": ("Bus", "Consumer", "Delivery", "Depth", "Health", "Message", "Peeked", "Producer"),
+    "bus.registry": ("Adapter", "adapters", "connect", "load"),
+    "bus.url": ("BusURL", "option", "parse_options", "parse_url"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    for module, names in _LAZY.items():
+        if name in names:
+            found = getattr(importlib.import_module(module), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'bus' has no attribute {name!r}")

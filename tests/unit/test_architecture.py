@@ -22,6 +22,8 @@ ALLOWED = {
 }
 #: Client libraries and other weights that only what needs them may bring in.
 HEAVY = (
+    "bus.contract",
+    "bus.url",
     "click",
     "yaml",
     "sqlite3",
