@@ -63,9 +63,9 @@ def draw() -> None:
             Axis("times as fast as one process", [(half / 2, f"{half / 2:g}") for half in range(6)], 0, 2.5),
         ),
         "queue": (
-            "What a no-op task takes, and how many are queued",
-            Axis("tasks in the queue when the worker starts", _LENGTH_TICKS, 1_000, 1_000_000, logarithmic=True),
-            Axis("time per task, µs", [(ten * 20, str(ten * 20)) for ten in range(8)], 0, 140),
+            "What a no-op task costs, and how many are queued",
+            Axis("tasks in the queue when the worker starts", _LENGTH_TICKS[1:], 10_000, 1_000_000, logarithmic=True),
+            Axis("CPU per task, µs", [(ten * 10, str(ten * 10)) for ten in range(5)], 0, 40),
         ),
         "memory": (
             "Memory of a worker and how many tasks it has done",
