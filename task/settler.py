@@ -69,11 +69,12 @@ class Settler:
             OutputClosedError, ClosedError: nothing can be delivered any more.
             TooLargeError: not even a shortened result fits into the bus's limit.
         """
-        finish = [verdict for verdict in verdicts if verdict.action is Action.FINISH]
+        to_finish = Action.FINISH
+        finish = [verdict for verdict in verdicts if verdict.action is to_finish]
         if finish:
             await self._finish(finish)
         if len(finish) != len(verdicts):
-            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not Action.FINISH]
+            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not to_finish]
             await asyncio.gather(*others)
 
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
