@@ -30,7 +30,7 @@ __all__ = ["Reader"]
 
 _log = logging.getLogger("taskbus.kafka")
 #: Messages read ahead, and their bytes; twice as many at most.
-_AHEAD = 8000
+_AHEAD = 4000
 _BYTES = 32 * 1024**2
 _BATCH = 2000
 #: Seconds a poll may take while nothing is held: so long may a first settlement or close have to wait.
@@ -329,7 +329,7 @@ class Reader:
             for part in self._parts.values():
                 width = part.progress.width if self._starts is None else 0
                 if part.paused:
-                    if under and width < WINDOW // 2 and not (part.retry and crowded):
+                    if under and width < WINDOW * 3 // 4 and not (part.retry and crowded):
                         part.paused = False
                         go.append(TopicPartition(part.name, part.number))
                 elif over or width >= WINDOW - _BATCH or (part.retry and crowded):
