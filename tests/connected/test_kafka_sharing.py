@@ -27,6 +27,8 @@ _BATCH, _AHEAD = 500, 3000
 #: Bytes of an id in a ledger.
 _LINE = 7
 _PATIENCE = 90
+#: Seconds a task takes where others are to join and leave meanwhile.
+_PAUSE = 0.0002
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +48,12 @@ class _Flow:
         self.published = 0
 
     @contextmanager
-    def worker(self, number: int) -> Iterator[Popen[str]]:
+    def worker(self, number: int, pause: float) -> Iterator[Popen[str]]:
         """One process, told to end at the end: which it does in order."""
         folder = self._folders[number]
         folder.mkdir()
         names = ("--topic", self._topic, "--group", "workers", "--done-topic", f"{self._topic}-done")
-        worker = start_worker(folder, self.url, *names)
+        worker = start_worker(folder, self.url, *names, pause=pause)
         try:
             yield worker
         finally:
@@ -122,9 +124,17 @@ class _Flow:
 def test_two_workers_share_without_a_duplicate(server: KafkaServer, tmp_path: Path) -> None:
     """20,000 tasks and two worker processes: each is done once, and both have done some."""
     flow = _Flow(f"{server.url}?partitions=8", "shared", tmp_path)
-    asyncio.run(flow.publish(_TASKS))
-    with flow.worker(0), flow.worker(1):
-        asyncio.run(flow.finished())
+
+    async def run() -> None:
+        while not (flow.done(0) and flow.done(1)):  # not before both have their partitions
+            await flow.publish(100)
+            await flow.finished()
+        await flow.publish(_TASKS - flow.published)
+        await flow.finished()
+
+    with flow.worker(0, 0.0), flow.worker(1, 0.0):
+        asyncio.run(run())
+    assert min(flow.done(0), flow.done(1)) > _TASKS // 10
     flow.verify()
 
 
@@ -142,12 +152,12 @@ def test_a_worker_joins_and_one_leaves_under_traffic(server: KafkaServer, tmp_pa
     async def run() -> None:
         with ExitStack() as second:
             async with flow.traffic():
-                with flow.worker(0):
-                    await until(0, 1000)
-                    await asyncio.to_thread(second.enter_context, flow.worker(1))
-                    await until(1, 1000)
-                    await until(0, 1000)
-                await until(1, 1000)
+                with flow.worker(0, _PAUSE):
+                    await until(0, 500)
+                    await asyncio.to_thread(second.enter_context, flow.worker(1, _PAUSE))
+                    await until(1, 500)
+                    await until(0, 500)
+                await until(1, 500)
             await flow.finished()
 
     asyncio.run(run())
