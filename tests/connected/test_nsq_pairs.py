@@ -78,7 +78,7 @@ def test_one_of_two_nsqds_is_killed(pair: _Pair, tmp_path: Path) -> None:
             doubtful = dying.accepted | either.accepted
             await await_until(lambda: len(dying.refusals) > refused, _PATIENCE)
             for each in (either, living):
-                await each.grow(1000)
+                await each.grow(600)
             # By now the worker goes on with the other alone.
             await _all_done(tmp_path, set(living.accepted))
             assert not either.refusals
@@ -111,7 +111,7 @@ def test_one_of_two_nsqlookupds_is_killed(pair: _Pair, tmp_path: Path) -> None:
         async with publishing(pair.url) as publisher:
             await publisher.grow()
             await asyncio.to_thread(first.kill)
-            await publisher.grow(1000)
+            await publisher.grow(600)
             await pair.known()
             async with bus.connect(pair.url) as b, await b.consumer("noted", None) as listener:
                 seen = set[str]()
@@ -125,7 +125,7 @@ def test_one_of_two_nsqlookupds_is_killed(pair: _Pair, tmp_path: Path) -> None:
             # An nsqd looks for an nsqlookupd that was away every 15 s: until then this one knows none.
             await asyncio.to_thread(first.start)
             await asyncio.to_thread(second.kill)
-            await publisher.grow(1000)
+            await publisher.grow(600)
             assert not publisher.refusals
         await _all_done(tmp_path, publisher.accepted)
 
