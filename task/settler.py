@@ -78,15 +78,24 @@ class Settler:
             await asyncio.gather(*others)
 
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
-        given_up = not self._atomic and any(verdict.code for verdict in verdicts)
+        given_up = any(verdict.code for verdict in verdicts)
+        published = False
 
         async def attempt() -> None:
+            nonlocal published
             messages = [message for verdict in verdicts for message in verdict.messages]
-            if given_up:
+            deliveries = [verdict.delivery for verdict in verdicts]
+            if self._atomic:
+                await self._consumer.finish(deliveries, messages, self._producer)
+                return
+            if messages and not published:
                 await self._producer.publish_many(messages)
+            # Only what was not confirmed is tried again: a bus that refuses an acknowledgement has the results.
+            published = True
+            if given_up:
                 await self._acknowledge_apart(verdicts)
             else:
-                await self._consumer.finish([verdict.delivery for verdict in verdicts], messages, self._producer)
+                await self._consumer.ack(deliveries)
 
         try:
             await self._persist(attempt)
