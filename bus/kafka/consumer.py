@@ -15,7 +15,7 @@ from bus.errors import BusError, LeaseLostError, UnconfirmedError
 from bus.kafka.copies import Origin, write_origin
 from bus.kafka.names import retry_topic
 from bus.kafka.options import KafkaOptions
-from bus.kafka.partition import LOST, OUT, READY, SETTLED, SETTLING, Entry, State
+from bus.kafka.partition import LOST, OUT, READY, SETTLED, SETTLING, Entry
 from bus.kafka.reader import Reader
 from bus.kafka.sender import Record, Sender
 
@@ -240,8 +240,7 @@ class KafkaConsumer(Consumer):
             return [
                 delivery
                 for delivery in deliveries
-                if delivery.handle.state is LOST
-                or (delivery.handle.state is OUT and delivery.handle.partition.lost)
+                if delivery.handle.state is LOST or (delivery.handle.state is OUT and delivery.handle.partition.lost)
             ]
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from bus.errors import BusError
 from bus.kafka.copies import read_origin
 from bus.kafka.options import KafkaOptions
-from bus.kafka.partition import LOST, OUT, SETTLED, SETTLING, STAGED, Entry, Partition, State
+from bus.kafka.partition import LOST, OUT, SETTLED, SETTLING, STAGED, Entry, Partition
 from bus.kafka.progress import LIMIT, WINDOW, Progress
 from bus.kafka.pulse import Pulse
 from bus.kafka.shelf import Shelf

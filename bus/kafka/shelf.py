@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from bus.kafka.partition import READY, Entry, Partition, State
+from bus.kafka.partition import READY, Entry, Partition
 
 __all__ = ["Shelf"]
 
