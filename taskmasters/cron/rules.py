@@ -19,6 +19,7 @@ __all__ = ["CronRule", "Missed", "instant_text", "load_cron_rules"]
 #: Meta key that holds the nominal instant, RFC 3339.
 CRON = "cron"
 _DAY = 86400.0
+_DIALECTS = tuple(each.value for each in Dialect)
 _META_TOKENS = frozenset([*TIME, *COMMON])
 _TASK_TOKENS = frozenset([*_META_TOKENS, *META])
 
@@ -107,7 +108,7 @@ def _read(table: RuleTable) -> CronRule:
         missed=Missed(table.word("missed", list(Missed), Missed.LAST)),
         window=table.duration("window", _DAY),
         enabled=table.flag("enabled", True),
-        dialect=Dialect(table.word("dialect", [each.value for each in Dialect], Dialect.TASKBUS.value)),
+        dialect=Dialect(table.word("dialect", _DIALECTS, Dialect.TASKBUS.value)),
         place=table.place,
     )
     if CRON in meta:

@@ -1,7 +1,8 @@
 """Which instants of which rules have come due. Knows no bus, no files and no clock but the moments it is told.
 
 Each rule has a cursor, its next instant, which only moves forward; the cursors wait in a heap. So the scheduler's
-memory is one entry for each rule, however far the bus is behind, and no instant comes twice.
+memory is one entry for each rule, however far the bus is behind, and no instant comes twice. Those that come due soon
+can be looked at before: then they wait in a heap of their own, and what follows them is known when they do come due.
 
 An instant is *missed* when nobody was there to see it come due: at its turn it is more than :data:`GRACE` late, and
 later than the scheduler was last known to be at work. Then the rule's policy decides on everything of that rule that
@@ -43,7 +44,7 @@ class _Cursor:
     So what was fired is kept as runs, ``[first, last]`` in the order of firing, of instants with none left out between.
     """
 
-    __slots__ = ("at", "before", "entry", "instant", "jumped", "rule", "runs")
+    __slots__ = ("at", "before", "entry", "following", "instant", "jumped", "rule", "runs")
 
     def __init__(self, rule: CronRule, fired: int) -> None:
         self.rule = rule
@@ -53,6 +54,8 @@ class _Cursor:
         #: Whether what is fired next does not follow what was fired last.
         self.jumped = True
         self.instant: int | None = None
+        #: What follows ``instant``, in a tuple once it was found out.
+        self.following: tuple[int | None] | None = None
         self.at = 0.0
         self.entry = 0
 
@@ -88,6 +91,10 @@ class _Cursor:
         return instant
 
 
+#: When, its number, and whose instant it is. The cursor has another number if it was pointed elsewhere since.
+_Entry = tuple[float, int, _Cursor]
+
+
 class Scheduler:
     """The cursors of all enabled rules.
 
@@ -103,7 +110,9 @@ class Scheduler:
         upcoming: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
         self._cursors = {rule.id: _Cursor(rule, fired.get(rule.id, floor(now))) for rule in rules if rule.enabled}
-        self._heap: list[tuple[float, int, _Cursor]] = []
+        self._heap: list[_Entry] = []
+        #: Those that :meth:`ahead` has told of.
+        self._soon: list[_Entry] = []
         self._entries = 0
         self._awake = float("-inf")
         #: How often a rule's policy was asked about missed instants.
@@ -115,22 +124,38 @@ class Scheduler:
     @property
     def wake(self) -> float | None:
         """When the next instant comes due; None if none ever will."""
-        heap = self._heap
-        while heap and heap[0][1] != heap[0][2].entry:
-            heappop(heap)
-        return heap[0][0] if heap else None
+        first = self._first()
+        return first[0][0] if first else None
+
+    @property
+    def unseen(self) -> float | None:
+        """When the next instant comes due that :meth:`ahead` has not told of; None if none ever will."""
+        return self._heap[0][0] if _cleaned(self._heap) else None
+
+    def ahead(self, until: float, limit: int) -> list[Firing]:
+        """The first instants that will come due by ``until`` and were not told of here yet."""
+        firings: list[Firing] = []
+        while len(firings) < limit and _cleaned(self._heap) and self._heap[0][0] <= until:
+            entry = heappop(self._heap)
+            heappush(self._soon, entry)
+            cursor = entry[2]
+            if cursor.instant is not None:
+                cursor.following = (cursor.unfired(cursor.instant),)
+                firings.append(Firing(cursor.rule, cursor.instant))
+        return firings
 
     def due(self, now: float, limit: int = 1000) -> list[Firing]:
         """The instants that have come due, earliest first, each once. More may be due if ``limit`` are returned."""
         self._look_at_clock(now)
         self._awake = now
         firings: list[Firing] = []
-        while len(firings) < limit and (wake := self.wake) is not None and wake <= now:
-            cursor = heappop(self._heap)[2]
+        while len(firings) < limit and (first := self._first()) and first[0][0] <= now:
+            cursor = heappop(first)[2]
             if cursor.instant is not None:
                 firings.append(Firing(cursor.rule, cursor.instant))
+                following = cursor.following
                 cursor.fire(cursor.instant)
-                self._point(cursor, cursor.unfired(cursor.instant))
+                self._point(cursor, cursor.unfired(cursor.instant) if following is None else following[0])
         return firings
 
     def again(self, firings: Sequence[Firing], at: float) -> None:
@@ -152,9 +177,16 @@ class Scheduler:
         """The next instant of each rule, by id."""
         return {cursor.rule.id: cursor.instant for cursor in self._cursors.values()}
 
+    def _first(self) -> list[_Entry]:
+        """The heap at whose top the earliest instant stands; an empty one if there is none."""
+        soon, heap = self._soon, self._heap
+        _cleaned(heap)
+        return soon if _cleaned(soon) and not (heap and heap[0] < soon[0]) else heap
+
     def _point(self, cursor: _Cursor, instant: int | None, at: float = 0.0) -> None:
         self._entries += 1
         cursor.instant = instant
+        cursor.following = None
         cursor.entry = self._entries
         if instant is not None:
             cursor.at = max(at, cursor.rule.due(instant))
@@ -193,6 +225,13 @@ class Scheduler:
             if instant is not None and (cursor.instant is None or instant < cursor.instant):
                 cursor.jumped = True
                 self._point(cursor, instant)
+
+
+def _cleaned(heap: list[_Entry]) -> bool:
+    """Whether anything is left in it without those entries at its top whose cursors were pointed elsewhere."""
+    while heap and heap[0][1] != heap[0][2].entry:
+        heappop(heap)
+    return bool(heap)
 
 
 def _first_wanted(cursor: _Cursor, now: float) -> int | None:
