@@ -130,12 +130,13 @@ class Scheduler:
     @property
     def unseen(self) -> float | None:
         """When the next instant comes due that :meth:`ahead` has not told of; None if none ever will."""
-        return self._heap[0][0] if _cleaned(self._heap) else None
+        _clean(self._heap)
+        return self._heap[0][0] if self._heap else None
 
     def ahead(self, until: float, limit: int) -> list[Firing]:
         """The first instants that will come due by ``until`` and were not told of here yet."""
         firings: list[Firing] = []
-        while len(firings) < limit and _cleaned(self._heap) and self._heap[0][0] <= until:
+        while len(firings) < limit and (unseen := self.unseen) is not None and unseen <= until:
             entry = heappop(self._heap)
             heappush(self._soon, entry)
             cursor = entry[2]
@@ -180,8 +181,10 @@ class Scheduler:
     def _first(self) -> list[_Entry]:
         """The heap at whose top the earliest instant stands; an empty one if there is none."""
         soon, heap = self._soon, self._heap
-        _cleaned(heap)
-        return soon if _cleaned(soon) and not (heap and heap[0] < soon[0]) else heap
+        _clean(heap)
+        if soon:
+            _clean(soon)
+        return soon if soon and not (heap and heap[0] < soon[0]) else heap
 
     def _point(self, cursor: _Cursor, instant: int | None, at: float = 0.0) -> None:
         self._entries += 1
@@ -227,11 +230,10 @@ class Scheduler:
                 self._point(cursor, instant)
 
 
-def _cleaned(heap: list[_Entry]) -> bool:
-    """Whether anything is left in it without those entries at its top whose cursors were pointed elsewhere."""
+def _clean(heap: list[_Entry]) -> None:
+    """Take away the entries at its top whose cursors were pointed elsewhere."""
     while heap and heap[0][1] != heap[0][2].entry:
         heappop(heap)
-    return bool(heap)
 
 
 def _first_wanted(cursor: _Cursor, now: float) -> int | None:

@@ -67,13 +67,15 @@ class Simulation:
 
     def _moment(self, now: float) -> Iterator[Made]:
         rounds = 0
-        while (moment := self._next()) is not None and moment <= now:
+        moment: float | None = now
+        while moment is not None and moment <= now:
             rounds += 1
             last: Made | None = None
             for last in self._round(now):
                 yield last
             if rounds % _ROUNDS == 0:
                 self._look_for_circle(now, last)
+            moment = self._next()
 
     def _round(self, now: float) -> Iterator[Made]:
         made, ended = self._due(now)
