@@ -12,6 +12,8 @@ __all__ = ["calm_collector", "collector_paused"]
 _DEFAULTS = (700, 2000)
 #: More than a window of tiny tasks in flight needs: so a batch is gone before anybody looks at it.
 _YOUNG = 20_000
+#: To look through so many takes tens of milliseconds.
+_VERY_MANY = 100_000
 
 
 def calm_collector() -> None:
@@ -27,11 +29,16 @@ def calm_collector() -> None:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Look for no cycles while very many objects are made that stay: there are none, and each look takes longer."""
+    """Look for no cycles while objects are made that stay: there are none, and each look takes longer than the last.
+
+    If they are very many, they are not looked at afterwards either: everything would stand still meanwhile.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if gc.get_count()[0] > _VERY_MANY:
+                gc.freeze()
             gc.enable()

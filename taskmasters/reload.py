@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ from typing import Generic, TypeVar
 from task.errors import TaskError
 from task.status import Metric
 
-__all__ = ["RuleFile"]
+__all__ = ["RuleFile", "read_beside"]
 
 _log = logging.getLogger("taskbus.rules")
 Rules = TypeVar("Rules")
+#: Seconds for which a thread may keep the interpreter while another waits for it. 5 ms is what Python begins with.
+_SWITCH = 0.0005
 _Signature = tuple[tuple[str, int, int, int], ...] | None
 
 
@@ -85,8 +88,7 @@ class RuleFile(Generic[Rules]):
     async def _reload(self, use: Callable[[Rules], None]) -> None:
         self._read = _signature(self.path)
         try:
-            # In a thread, because reading very many rules takes seconds.
-            rules = await asyncio.to_thread(self._load, self.path)
+            rules = await read_beside(self._load, self.path)
             use(rules)
         except TaskError as error:
             self.trouble = str(error)
@@ -100,6 +102,17 @@ class RuleFile(Generic[Rules]):
         self.reloads += 1
         self.trouble = ""
         _log.info("new rules are in force", extra={"event": "rules-reloaded", "file": self.path})
+
+
+async def read_beside(load: Callable[[str], Rules], path: str) -> Rules:
+    """What ``load`` reads, in a thread that lets go of the interpreter often: to read very many rules takes seconds,
+    in which a taskmaster goes on with others. Raises what ``load`` does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(min(usual, _SWITCH))
+    try:
+        return await asyncio.to_thread(load, path)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _signature(path: str) -> _Signature:

@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from bus import BusURL, Message, OutputClosedError, connect, parse_url
-from task.collector import calm_collector
 from task.exits import Exit
 from task.logs import setup_logs
 from task.settings import click_options, resolve
@@ -113,7 +112,6 @@ async def _work(file: RuleFile[list[CronRule]], options: CronOptions, clock: Clo
         bus = await stack.enter_async_context(connect(url))
         producer = await stack.enter_async_context(await bus.producer())
         taskmaster = CronTaskmaster(file.rules, producer, found.state, clock, found.leader)
-        calm_collector()
         if options.status_port is not None:
             report = CronReport(taskmaster, file, str(url), time.time())
             sync = stack.enter_context(ExitStack())

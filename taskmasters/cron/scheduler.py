@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import floor
-from types import MappingProxyType
 from typing import NamedTuple
 
 from bus.units import format_duration
@@ -99,17 +98,10 @@ class Scheduler:
     """The cursors of all enabled rules.
 
     ``fired`` is, by rule id, the latest instant dealt with in earlier runs; a rule it does not know begins at ``now``.
-    ``upcoming`` is, by rule id, the first instant after that, where it is known: to find it is what takes long.
     """
 
-    def __init__(
-        self,
-        rules: Iterable[CronRule],
-        fired: Mapping[str, int],
-        now: float,
-        upcoming: Mapping[str, int | None] = MappingProxyType({}),
-    ) -> None:
-        self._cursors = {rule.id: _Cursor(rule, fired.get(rule.id, floor(now))) for rule in rules if rule.enabled}
+    def __init__(self, rules: Iterable[CronRule], fired: Mapping[str, int], now: float) -> None:
+        self._cursors: dict[str, _Cursor] = {}
         self._heap: list[_Entry] = []
         #: Those that :meth:`ahead` has told of.
         self._soon: list[_Entry] = []
@@ -117,9 +109,9 @@ class Scheduler:
         self._awake = float("-inf")
         #: How often a rule's policy was asked about missed instants.
         self.missed = 0
-        for cursor in self._cursors.values():
-            id = cursor.rule.id
-            self._point(cursor, upcoming[id] if id in upcoming else cursor.rule.schedule.next(cursor.fired))
+        for rule in rules:
+            if rule.enabled:
+                self._begin(rule, fired.get(rule.id, floor(now)))
 
     @property
     def wake(self) -> float | None:
@@ -159,6 +151,36 @@ class Scheduler:
                 self._point(cursor, cursor.unfired(cursor.instant) if following is None else following[0])
         return firings
 
+    def use(self, rules: Sequence[CronRule], now: float) -> list[CronRule]:
+        """Go on with these, all of them enabled; returns those that begin at ``now``.
+
+        A rule with the id and the schedule of an earlier one goes on where that one is.
+        """
+        before, self._cursors = self._cursors, {}
+        begun: list[CronRule] = []
+        for rule in rules:
+            cursor = before.pop(rule.id, None)
+            if cursor is None or cursor.rule.schedule.text != rule.schedule.text:
+                if cursor is not None:
+                    cursor.entry = 0
+                self._begin(rule, floor(now))
+                begun.append(rule)
+                continue
+            self._cursors[rule.id] = cursor
+            moved, cursor.rule = cursor.rule.jitter != rule.jitter, rule
+            if moved:
+                self._point(cursor, cursor.instant)
+        for gone in before.values():
+            gone.entry = 0
+        # What was told of ahead was that of other rules.
+        for entry in self._soon:
+            heappush(self._heap, entry)
+        self._soon.clear()
+        if len(self._heap) > 2 * len(self._cursors):
+            self._heap = [entry for entry in self._heap if entry[1] == entry[2].entry]
+            heapify(self._heap)
+        return begun
+
     def again(self, firings: Sequence[Firing], at: float) -> None:
         """These could not be sent: have them, and what follows of their rules, come due again, not before ``at``."""
         for rule, instant in sorted(firings, key=lambda firing: -firing.instant):
@@ -170,13 +192,13 @@ class Scheduler:
         """Somebody is at work: what has come due until now is not missed."""
         self._awake = now
 
-    def fired(self) -> dict[str, int]:
-        """The latest instant of each rule that was dealt with, by id."""
-        return {cursor.rule.id: cursor.fired for cursor in self._cursors.values()}
-
     def upcoming(self) -> dict[str, int | None]:
         """The next instant of each rule, by id."""
         return {cursor.rule.id: cursor.instant for cursor in self._cursors.values()}
+
+    def _begin(self, rule: CronRule, fired: int) -> None:
+        cursor = self._cursors[rule.id] = _Cursor(rule, fired)
+        self._point(cursor, rule.schedule.next(fired))
 
     def _first(self) -> list[_Entry]:
         """The heap at whose top the earliest instant stands; an empty one if there is none."""

@@ -24,6 +24,8 @@ _log = logging.getLogger("taskbus.cron")
 _BACKOFF = Backoff("exponential", 0.2, 20.0)
 #: Tasks published at a time.
 _BATCH = 5000
+#: Rules let go at a time.
+_PORTION = 200
 
 
 class Election(Protocol):
@@ -71,6 +73,8 @@ class CronTaskmaster:
         self.scheduler = self._start()
         self._ahead = Ahead(self.scheduler)
         self._next: list[CronRule] | None = None
+        #: Earlier rules.
+        self._gone: list[CronRule] = []
         self._stopping = False
         self._waiting: asyncio.Future[None] | None = None
 
@@ -117,6 +121,10 @@ class CronTaskmaster:
             return
         self._notes.begin()
         if self._ahead.make(self._clock.now()):
+            await asyncio.sleep(0)
+        elif self._gone:
+            # A few at a time: everything would stand still while very many are let go.
+            del self._gone[-_PORTION:]
             await asyncio.sleep(0)
         else:
             await self._wait()
@@ -171,17 +179,10 @@ class CronTaskmaster:
 
     def _change(self, rules: list[CronRule]) -> None:
         now = self._clock.now()
-        before = {rule.id: rule.schedule.text for rule in self.rules}
-        fired = self.scheduler.fired()
-        known = {rule.id: fired[rule.id] for rule in rules if before.get(rule.id) == rule.schedule.text}
-        upcoming = {id: instant for id, instant in self.scheduler.upcoming().items() if id in known}
-        missed = self.scheduler.missed
-        self.rules = rules
-        self._use(Scheduler(rules, known, now, upcoming))
-        self.scheduler.missed = missed
-        # What a bus that is away has made late is not missed because of an edit.
-        self.scheduler.awake(now)
-        self._notes.add(_beginning(rules, known, now))
+        self._gone, self.rules = self.rules, rules
+        begun = self.scheduler.use(rules, now)
+        self._ahead = Ahead(self.scheduler)
+        self._notes.add(_beginning(begun, {}, now))
 
     async def _send(self, firings: Sequence[Firing]) -> None:
         try:
