@@ -1,7 +1,7 @@
 """A database that one thread has for itself, such as that of a simulation, without what several would need.
 
 SQLAlchemy takes several times as long for a small statement as SQLite does. So one that is done again and again is
-compiled once, and its text given to the driver. One connection stays open, and has the transactions one after the other.
+compiled once, and its text given to the driver. One connection stays open for all transactions.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Direct:
 
 def _row(names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
     """Makes rows like SQLAlchemy's."""
-    plain = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # noqa: PYI024 - names are not known before
+    plain = namedtuple("Row", names, rename=True)  # type: ignore[misc]
     made = type("Row", (plain,), {"__slots__": (), "_mapping": property(lambda row: row._asdict())})
     return made._make  # type: ignore[attr-defined, no-any-return]
 

@@ -33,7 +33,7 @@ def _rules(dice: random.Random) -> list[CronRule]:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_looking_ahead_changes_nothing(seed: int) -> None:
-    """Whatever comes due, is postponed, or passed over by a clock that is set: what was looked at before comes alike."""
+    """Whatever comes due, is postponed, or passed over by a clock that is set: looked at before, it comes alike."""
     dice = random.Random(seed)
     rules = _rules(dice)
     plain, looked = Scheduler(rules, {}, START), Scheduler(rules, {}, START)
