@@ -1,8 +1,9 @@
 """Very many cron rules: how long they take to load, their memory, and how late their tasks are confirmed.
 
-``python -m benchmarks --cron`` prints a table. Each load is measured in a process of its own, on SQLite, where the
-state is kept as well. *Lateness* is the moment a publish was confirmed minus the nominal instant. The rules are spread
-over the seconds of a minute, or all due at second 0 of it, which is the worst there is. With ``reload`` the same rules
+``python -m benchmarks --cron`` prints a table. Each load is measured in a process of its own, on SQLite, with the state
+in a file of its own. *Lateness* is the moment a publish was confirmed minus the nominal instant. The rules are spread
+over the seconds of a minute, or all due at second 0 of it, which is the worst there is. ``nats`` is spread, and has the
+bus and the state in JetStream. With ``reload`` the same rules
 are read again while they fire, as a RuleFile does, and only what fires from then on is counted. ``bare`` is a loop that
 publishes as many ready messages, in batches of the same size, through the same producer.
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import orjson
@@ -25,15 +27,17 @@ from benchmarks.measure import rss_mb
 from bus import Message, Producer, connect
 from task.collector import calm_collector
 from taskmasters.clock import SystemClock
+from taskmasters.cron.keep import kept
+from taskmasters.cron.options import CronOptions
 from taskmasters.cron.rules import load_cron_rules
-from taskmasters.cron.state import SqliteState
 from taskmasters.cron.taskmaster import CronTaskmaster
 from taskmasters.reload import read_beside
+from tests.servers.nats import NatsServer
 
 __all__ = ["KINDS", "ticks"]
 
 #: How the rules are spread, and whether they are read again meanwhile.
-KINDS = ("spread", "reload", "minute-0")
+KINDS = ("spread", "reload", "minute-0", "nats")
 #: Messages published at a time by the taskmaster.
 _BATCH = 5000
 _RULE = """[[rule]]
@@ -54,7 +58,10 @@ def ticks(folder: Path, kind: str, count: int, seconds: float) -> dict[str, floa
             second = 0 if kind == "minute-0" else dice.randrange(60)
             file.write(_RULE.format(number=number, second=second, topic=number % 20))
     command = [sys.executable, "-m", "benchmarks.cron", str(path), kind, str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    with ExitStack() as stack:
+        if kind == "nats":
+            command.append(stack.enter_context(NatsServer(folder).running()).url)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     found: dict[str, float] = orjson.loads(done.stdout)
     return found
 
@@ -96,14 +103,17 @@ class _Clock(SystemClock):
         await super().wait_until(moment - self._offset)
 
 
-async def _measure(path: Path, kind: str, seconds: float) -> dict[str, float]:
+async def _measure(path: Path, kind: str, seconds: float, nats: str) -> dict[str, float]:
     clock = _Clock()
     calm_collector()  # as the command does
     began, cpu = time.perf_counter(), time.process_time()
     rules = load_cron_rules(str(path))
     loaded, loaded_cpu = time.perf_counter() - began, time.process_time() - cpu
-    state = SqliteState(f"{path}.state.db")
-    async with connect(f"sqlite:{path}.db") as bus, await bus.producer() as producer:
+    options = CronOptions(state=f"{nats}/cron" if nats else f"{path}.state.db")
+    async with AsyncExitStack() as stack:
+        state = stack.enter_context(kept(str(path), options)).state
+        bus = await stack.enter_async_context(connect(nats or f"sqlite:{path}.db"))
+        producer = await stack.enter_async_context(await bus.producer())
         timed = _Timed(producer, clock)
         clock.begin()
         began = time.perf_counter()
@@ -130,7 +140,6 @@ async def _measure(path: Path, kind: str, seconds: float) -> dict[str, float]:
         await running
         memory = rss_mb(os.getpid())
         bare = await _bare(producer, len(late))
-    state.close()
     return {
         "load": loaded,
         "load_cpu": loaded_cpu,
@@ -165,5 +174,7 @@ if __name__ == "__main__":
     parser.add_argument("path", type=Path)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("nats", nargs="?", default="", help="the server, instead of SQLite")
     options = parser.parse_args()
-    sys.stdout.buffer.write(orjson.dumps(asyncio.run(_measure(options.path, options.kind, options.seconds))))
+    found = asyncio.run(_measure(options.path, options.kind, options.seconds, options.nats))
+    sys.stdout.buffer.write(orjson.dumps(found))

@@ -32,6 +32,9 @@ class Missed(StrEnum):
     ALL = "all"  #: each of them is made up for
 
 
+_POLICIES = tuple(Missed)
+
+
 # Many rules fire at one instant.
 @lru_cache(maxsize=256)
 def instant_text(instant: int) -> str:
@@ -105,7 +108,7 @@ def _read(table: RuleTable) -> CronRule:
         job=job,
         topic=table.topic(kind),
         meta=meta.templates(_META_TOKENS),
-        missed=Missed(table.word("missed", list(Missed), Missed.LAST)),
+        missed=Missed(table.word("missed", _POLICIES, Missed.LAST)),
         window=table.duration("window", _DAY),
         enabled=table.flag("enabled", True),
         dialect=Dialect(table.word("dialect", _DIALECTS, Dialect.TASKBUS.value)),

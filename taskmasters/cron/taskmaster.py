@@ -112,6 +112,7 @@ class CronTaskmaster:
             rules, self._next = self._next, None
             self._change(rules)
         if self._leader is not None and not self.leads:
+            self._notes.begin()
             await self._stand_by(self._leader)
             return
         firings = self.scheduler.due(self._clock.now(), _BATCH)
