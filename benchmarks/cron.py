@@ -40,6 +40,8 @@ __all__ = ["KINDS", "ticks"]
 KINDS = ("spread", "reload", "minute-0", "nats")
 #: Messages published at a time by the taskmaster.
 _BATCH = 5000
+#: Seconds before the minute.
+_LEAD = 3.0
 _RULE = """[[rule]]
 id = "r{number:06}"
 cron = "{second} * * * * *"
@@ -92,9 +94,9 @@ class _Clock(SystemClock):
     def __init__(self) -> None:
         self._offset = 0.0
 
-    def begin(self) -> None:
-        """Make it three seconds before the minute."""
-        self._offset = 57.0 - time.time() % 60
+    def begin(self, before: float) -> None:
+        """Make it so many seconds before the minute."""
+        self._offset = 60.0 - before - time.time() % 60
 
     def now(self) -> float:
         return time.time() + self._offset
@@ -115,11 +117,12 @@ async def _measure(path: Path, kind: str, seconds: float, nats: str) -> dict[str
         bus = await stack.enter_async_context(connect(nats or f"sqlite:{path}.db"))
         producer = await stack.enter_async_context(await bus.producer())
         timed = _Timed(producer, clock)
-        clock.begin()
+        clock.begin(_LEAD)
         began = time.perf_counter()
         taskmaster = CronTaskmaster(rules, timed, state, clock)
         started = time.perf_counter() - began
-        clock.begin()
+        # All at the same instant are as far ahead as they are each minute.
+        clock.begin(_LEAD if kind != "minute-0" else 5 * _LEAD)
         running = asyncio.create_task(taskmaster.run())
         # The first seconds are those of the start.
         await asyncio.sleep(4.0 if kind != "minute-0" else 0.0)

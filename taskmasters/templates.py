@@ -53,6 +53,7 @@ __all__ = [
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 #: A token about another job of a workflow: its name, which keeps its case, and what of it.
 _JOB = re.compile(r"(?i:job)\.([\w-]+)\.([A-Za-z]+)")
+_EMPTY: Mapping[str, str] = MappingProxyType({})
 _PATH_SAFE = "/:@!$&'()*+,;="
 
 
@@ -90,11 +91,11 @@ class Scope:
 
     id: str
     when: datetime | None = None
-    meta: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    meta: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     parent: Task | None = None
     item: str = ""
     index: int = 0
-    row: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    row: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     run: str = ""
     workflow: str = ""
     results: Results | None = None

@@ -237,3 +237,28 @@ def test_a_slow_state_does_not_hold_up_the_tasks() -> None:
     asyncio.run(master.run())
     assert producer.values == [f"2026-01-01T00:0{minute}:00Z" for minute in range(1, 6)]
     assert state.writes[-1][-1][2] == START + 300
+
+
+def test_what_was_published_is_noted_when_another_replica_leads() -> None:
+    """A replica that has just published and leads no more notes it, so that the next need not publish it again."""
+
+    class Leader:
+        leads = True
+
+        async def elected(self) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        state, leader, clock = _Slow(), Leader(), VirtualClock(START)
+        state.let.release(100)
+        producer = FakeProducer(clock)
+        producer.when_sent = lambda: setattr(leader, "leads", False)
+        master = CronTaskmaster([rule("* * * * *")], producer, state, clock, leader)
+        running = asyncio.create_task(master.run())
+        await await_until(lambda: len(state.writes) == 2)
+        assert [instant for _, _, instant in state.writes[1]] == [START + 60]
+        assert not running.done()
+        master.stop()
+        await running
+
+    asyncio.run(main())
