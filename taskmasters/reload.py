@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 from task.errors import TaskError
@@ -25,7 +26,7 @@ _Signature = tuple[tuple[str, int, int, int], ...] | None
 
 
 class RuleFile(Generic[Rules]):
-    """The rules in the file or folder ``path``, as ``load`` reads them.
+    """The rules in the file or folder ``path``, as ``load`` reads them, and ``again`` when they have changed.
 
     Raises:
         TaskError: what ``load`` raises, when the file is read for the first time.
@@ -35,9 +36,11 @@ class RuleFile(Generic[Rules]):
     #: a file that is being written is not taken for the whole.
     interval = 1.0
 
-    def __init__(self, path: str, load: Callable[[str], Rules]) -> None:
+    def __init__(
+        self, path: str, load: Callable[[str], Rules], again: Callable[[str], Awaitable[Rules]] | None = None
+    ) -> None:
         self.path = path
-        self._load = load
+        self._again = again or partial(read_beside, load)
         self._read = _signature(path)
         #: The rules in force.
         self.rules = load(path)
@@ -88,7 +91,7 @@ class RuleFile(Generic[Rules]):
     async def _reload(self, use: Callable[[Rules], None]) -> None:
         self._read = _signature(self.path)
         try:
-            rules = await read_beside(self._load, self.path)
+            rules = await self._again(self.path)
             use(rules)
         except TaskError as error:
             self.trouble = str(error)

@@ -73,6 +73,11 @@ class RuleTable:
         self._known: set[str] = set()
         self.place = place
 
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """All it says, as it was read."""
+        return self._data
+
     def __contains__(self, key: str) -> bool:
         # Who asks for it knows it: it is among those that a misspelt one is compared with.
         self._known.add(key)

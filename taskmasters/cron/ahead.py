@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bus import Message
 from task.codec import encode
+from taskmasters.cron.rules import CronRule
 from taskmasters.cron.scheduler import Firing, Scheduler
 
 __all__ = ["Ahead", "message"]
@@ -19,8 +22,8 @@ class Ahead:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        #: By rule id, with the instant: a rule has one next instant.
-        self._made: dict[str, tuple[int, Message]] = {}
+        #: By rule id: a rule has one next instant.
+        self._made: dict[str, tuple[Firing, Message]] = {}
 
     @property
     def wake(self) -> float | None:
@@ -31,14 +34,23 @@ class Ahead:
     def make(self, now: float) -> bool:
         """Make a few. False if there was nothing to be made yet."""
         firings = self._scheduler.ahead(now + _HORIZON, _PORTION)
-        for rule, instant in firings:
-            self._made[rule.id] = instant, message(Firing(rule, instant), rule.due(instant))
+        for firing in firings:
+            rule, instant = firing
+            self._made[rule.id] = firing, message(firing, rule.due(instant))
         return bool(firings)
+
+    def use(self, rules: Iterable[CronRule]) -> None:
+        """Keep what was made for these only."""
+        ids = {rule.id for rule in rules}
+        self._made = {id: made for id, made in self._made.items() if id in ids}
 
     def take(self, firing: Firing, now: float) -> Message:
         """The message of an instant that has come due: the one made before, or one that is made now."""
-        found = self._made.pop(firing.rule.id, None)
-        return found[1] if found is not None and found[0] == firing.instant else message(firing, now)
+        rule, instant = firing
+        found = self._made.pop(rule.id, None)
+        if found is not None and found[0].instant == instant and found[0].rule is rule:
+            return found[1]
+        return message(firing, now)
 
 
 def message(firing: Firing, created: float) -> Message:

@@ -14,7 +14,7 @@ from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, META, TIME, Scope, Template
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["CronRule", "Missed", "instant_text", "load_cron_rules"]
+__all__ = ["CronRule", "Missed", "instant_text", "load_cron_rules", "read_cron_rule"]
 
 #: Meta key that holds the nominal instant, RFC 3339.
 CRON = "cron"
@@ -89,10 +89,11 @@ class CronRule:
 
 def load_cron_rules(path: str) -> list[CronRule]:
     """The rules of a file. Raises SettingsError naming every mistake."""
-    return load_rules(path, _read)
+    return load_rules(path, read_cron_rule)
 
 
-def _read(table: RuleTable) -> CronRule:
+def read_cron_rule(table: RuleTable) -> CronRule:
+    """One rule. Mistakes are told to the table."""
     kind = table.required("type")
     job = table.text("job")
     zone = table.read("timezone", find_zone, find_zone("UTC"))

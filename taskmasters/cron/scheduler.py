@@ -167,15 +167,14 @@ class Scheduler:
                 begun.append(rule)
                 continue
             self._cursors[rule.id] = cursor
-            moved, cursor.rule = cursor.rule.jitter != rule.jitter, rule
-            if moved:
+            earlier, cursor.rule = cursor.rule, rule
+            if earlier.jitter != rule.jitter:
                 self._point(cursor, cursor.instant)
+            elif earlier is not rule and cursor.following is not None:
+                # What was told of ahead was the instant of another rule.
+                self._point(cursor, cursor.instant, cursor.at)
         for gone in before.values():
             gone.entry = 0
-        # What was told of ahead was that of other rules.
-        for entry in self._soon:
-            heappush(self._heap, entry)
-        self._soon.clear()
         if len(self._heap) > 2 * len(self._cursors):
             self._heap = [entry for entry in self._heap if entry[1] == entry[2].entry]
             heapify(self._heap)

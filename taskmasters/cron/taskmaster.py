@@ -182,7 +182,7 @@ class CronTaskmaster:
         now = self._clock.now()
         self._gone, self.rules = self.rules, rules
         begun = self.scheduler.use(rules, now)
-        self._ahead = Ahead(self.scheduler)
+        self._ahead.use(rules)
         self._notes.add(_beginning(begun, {}, now))
 
     async def _send(self, firings: Sequence[Firing]) -> None:
