@@ -3,9 +3,9 @@
 ``python -m benchmarks --cron`` prints a table. Each load is measured in a process of its own, on SQLite, with the state
 in a file of its own. *Lateness* is the moment a publish was confirmed minus the nominal instant. The rules are spread
 over the seconds of a minute, or all due at second 0 of it, which is the worst there is. ``nats`` is spread, and has the
-bus and the state in JetStream. With ``reload`` the rules
-are read again while they fire, a tenth of them changed, and only what fires from then on is counted. ``bare`` is a loop that
-publishes as many ready messages, in batches of the same size, through the same producer.
+bus and the state in JetStream. With ``reload`` the rules are read again while they fire, a tenth of them changed, and
+only what fires from then on is counted. ``bare`` is a loop that publishes as many ready messages, in batches of the
+same size, through the same producer.
 """
 
 from __future__ import annotations

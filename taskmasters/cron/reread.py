@@ -11,8 +11,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -74,16 +74,17 @@ class CronReader:
         made: dict[bytes, CronRule] = {}
         problems = Problems(Document(path, {}, dict))
         until = time.perf_counter() + _WORK
-        async for line in _lines(path):
-            said = _said(line)
-            rule = self._made.get(said)
-            if rule is None:
-                rule = read_cron_rule(RuleTable(orjson.loads(line), ("rule", len(rules)), problems))
-            made[said] = rule
-            rules.append(rule)
-            if time.perf_counter() > until:
-                await asyncio.sleep(_REST)
-                until = time.perf_counter() + _WORK
+        async with aclosing(_lines(path)) as lines:
+            async for line in lines:
+                said = _said(line)
+                rule = self._made.get(said)
+                if rule is None:
+                    rule = read_cron_rule(RuleTable(orjson.loads(line), ("rule", len(rules)), problems))
+                made[said] = rule
+                rules.append(rule)
+                if time.perf_counter() > until:
+                    await asyncio.sleep(_REST)
+                    until = time.perf_counter() + _WORK
         problems.check()
         self._made = made
         return rules
@@ -100,7 +101,7 @@ def _said(line: bytes) -> bytes:
     return blake2b(line, digest_size=16).digest()
 
 
-async def _lines(path: str) -> AsyncIterator[bytes]:
+async def _lines(path: str) -> AsyncGenerator[bytes, None]:
     """What each rule says, as the other process tells it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", __spec__.name if __spec__ else __name__, path),
