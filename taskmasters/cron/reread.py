@@ -104,7 +104,7 @@ def _said(line: bytes) -> bytes:
 async def _lines(path: str) -> AsyncGenerator[bytes, None]:
     """What each rule says, as the other process tells it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", __spec__.name if __spec__ else __name__, path),
+        *(sys.executable, "-P", "-m", __spec__.name, path),
         start_new_session=True,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

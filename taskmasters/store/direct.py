@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Float, LargeBinary
+from sqlalchemy import ClauseElement, Connection, Engine, Float, LargeBinary
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
@@ -64,7 +64,7 @@ class _Statement:
         return self._compile(keys, given, dialect)
 
     def _compile(self, keys: tuple[str, ...], given: _Values, dialect: Dialect) -> _Text | None:
-        compiled = self._statement.compile(dialect=dialect, column_keys=list(keys))
+        compiled = cast(ClauseElement, self._statement).compile(dialect=dialect, column_keys=list(keys))
         if not isinstance(compiled, SQLCompiler) or not _is_plain(compiled, dialect):
             return None
         values = compiled.construct_params(dict(given))
