@@ -14,8 +14,8 @@ __all__ = ["Fired", "NoState", "SqliteState", "State", "StateError"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS fired (rule TEXT PRIMARY KEY, schedule TEXT NOT NULL, instant INTEGER NOT NULL)"
 #: An instant never goes back while the schedule is the same, whichever of several replicas writes last.
-_WRITE = """
-INSERT INTO fired (rule, schedule, instant) VALUES {}
+_INSERT = "INSERT INTO fired (rule, schedule, instant) VALUES "
+_MERGE = """
 ON CONFLICT (rule) DO UPDATE SET schedule = excluded.schedule,
     instant = CASE WHEN schedule = excluded.schedule THEN max(instant, excluded.instant) ELSE excluded.instant END
 """
@@ -72,8 +72,8 @@ class SqliteState:
             with self._connection:
                 for start in range(0, len(rows), _MANY):
                     some = rows[start : start + _MANY]
-                    places = ",".join(["(?,?,?)"] * len(some))
-                    self._connection.execute(_WRITE.format(places), list(chain.from_iterable(some)))
+                    statement = _INSERT + ",".join(["(?,?,?)"] * len(some)) + _MERGE
+                    self._connection.execute(statement, list(chain.from_iterable(some)))
 
         self._guard(write)
 
