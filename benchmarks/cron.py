@@ -1,10 +1,11 @@
 """Very many cron rules: how long they take to load, their memory, and how late their tasks are confirmed.
 
-``python -m benchmarks --cron`` prints a table. Each load is measured in a process of its own, on SQLite, where the
-state is kept as well. *Lateness* is the moment a publish was confirmed minus the nominal instant. The rules are spread
-over the seconds of a minute, or all due at second 0 of it, which is the worst there is. With ``reload`` the same rules
-are read again while they fire, as a RuleFile does, and only what fires from then on is counted. ``bare`` is a loop that
-publishes as many ready messages, in batches of the same size, through the same producer.
+``python -m benchmarks --cron`` prints a table. Each load is measured in a process of its own, on SQLite, with the state
+in a file of its own. *Lateness* is the moment a publish was confirmed minus the nominal instant. The rules are spread
+over the seconds of a minute, or all due at second 0 of it, which is the worst there is. ``nats`` is spread, and has the
+bus and the state in JetStream. With ``reload`` the rules are read again while they fire, a tenth of them changed, and
+only what fires from then on is counted. ``bare`` is a loop that publishes as many ready messages, in batches of the
+same size, through the same producer.
 """
 
 from __future__ import annotations
@@ -17,23 +18,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import orjson
 
 from benchmarks.measure import rss_mb
 from bus import Message, Producer, connect
+from task.collector import calm_collector
 from taskmasters.clock import SystemClock
-from taskmasters.cron.rules import load_cron_rules
-from taskmasters.cron.state import SqliteState
+from taskmasters.cron.keep import kept
+from taskmasters.cron.options import CronOptions
+from taskmasters.cron.reread import CronReader
 from taskmasters.cron.taskmaster import CronTaskmaster
+from tests.servers.nats import NatsServer
 
 __all__ = ["KINDS", "ticks"]
 
 #: How the rules are spread, and whether they are read again meanwhile.
-KINDS = ("spread", "reload", "minute-0")
+KINDS = ("spread", "reload", "minute-0", "nats")
 #: Messages published at a time by the taskmaster.
-_BATCH = 1000
+_BATCH = 5000
+#: Seconds before the minute.
+_LEAD = 3.0
 _RULE = """[[rule]]
 id = "r{number:06}"
 cron = "{second} * * * * *"
@@ -52,7 +59,10 @@ def ticks(folder: Path, kind: str, count: int, seconds: float) -> dict[str, floa
             second = 0 if kind == "minute-0" else dice.randrange(60)
             file.write(_RULE.format(number=number, second=second, topic=number % 20))
     command = [sys.executable, "-m", "benchmarks.cron", str(path), kind, str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    with ExitStack() as stack:
+        if kind == "nats":
+            command.append(stack.enter_context(NatsServer(folder).running()).url)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     found: dict[str, float] = orjson.loads(done.stdout)
     return found
 
@@ -83,9 +93,9 @@ class _Clock(SystemClock):
     def __init__(self) -> None:
         self._offset = 0.0
 
-    def begin(self) -> None:
-        """Make it three seconds before the minute."""
-        self._offset = 57.0 - time.time() % 60
+    def begin(self, before: float) -> None:
+        """Make it so many seconds before the minute."""
+        self._offset = 60.0 - before - time.time() % 60
 
     def now(self) -> float:
         return time.time() + self._offset
@@ -94,19 +104,25 @@ class _Clock(SystemClock):
         await super().wait_until(moment - self._offset)
 
 
-async def _measure(path: Path, kind: str, seconds: float) -> dict[str, float]:
+async def _measure(path: Path, kind: str, seconds: float, nats: str) -> dict[str, float]:
     clock = _Clock()
+    calm_collector()  # as the command does
     began, cpu = time.perf_counter(), time.process_time()
-    rules = load_cron_rules(str(path))
+    reader = CronReader()
+    rules = reader.load(str(path))
     loaded, loaded_cpu = time.perf_counter() - began, time.process_time() - cpu
-    state = SqliteState(f"{path}.state.db")
-    async with connect(f"sqlite:{path}.db") as bus, await bus.producer() as producer:
+    options = CronOptions(state=f"{nats}/cron" if nats else f"{path}.state.db")
+    async with AsyncExitStack() as stack:
+        state = stack.enter_context(kept(str(path), options)).state
+        bus = await stack.enter_async_context(connect(nats or f"sqlite:{path}.db"))
+        producer = await stack.enter_async_context(await bus.producer())
         timed = _Timed(producer, clock)
-        clock.begin()
+        clock.begin(_LEAD)
         began = time.perf_counter()
         taskmaster = CronTaskmaster(rules, timed, state, clock)
         started = time.perf_counter() - began
-        clock.begin()
+        # All at the same instant are as far ahead as they are each minute.
+        clock.begin(_LEAD if kind != "minute-0" else 5 * _LEAD)
         running = asyncio.create_task(taskmaster.run())
         # The first seconds are those of the start.
         await asyncio.sleep(4.0 if kind != "minute-0" else 0.0)
@@ -114,7 +130,8 @@ async def _measure(path: Path, kind: str, seconds: float) -> dict[str, float]:
         cpu, reloading = time.process_time(), 0.0
         if kind == "reload":
             began = time.perf_counter()
-            taskmaster.use(await asyncio.to_thread(load_cron_rules, str(path)))
+            await asyncio.to_thread(_edit, path, len(rules) // 10)
+            taskmaster.use(await reader.again(str(path)))
             reloading = time.perf_counter() - began
             await asyncio.sleep(2.0)
         elif kind == "minute-0":
@@ -127,7 +144,6 @@ async def _measure(path: Path, kind: str, seconds: float) -> dict[str, float]:
         await running
         memory = rss_mb(os.getpid())
         bare = await _bare(producer, len(late))
-    state.close()
     return {
         "load": loaded,
         "load_cpu": loaded_cpu,
@@ -141,6 +157,10 @@ async def _measure(path: Path, kind: str, seconds: float) -> dict[str, float]:
         "max": late[-1],
         "bare": bare / len(late),
     }
+
+
+def _edit(path: Path, count: int) -> None:
+    path.write_text(path.read_text().replace('task = "s3://lake/', 'task = "s3://sea/', count))
 
 
 async def _all(timed: _Timed, count: int) -> None:
@@ -162,5 +182,7 @@ if __name__ == "__main__":
     parser.add_argument("path", type=Path)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("nats", nargs="?", default="", help="the server, instead of SQLite")
     options = parser.parse_args()
-    sys.stdout.buffer.write(orjson.dumps(asyncio.run(_measure(options.path, options.kind, options.seconds))))
+    found = asyncio.run(_measure(options.path, options.kind, options.seconds, options.nats))
+    sys.stdout.buffer.write(orjson.dumps(found))

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from task.codec import decode, encode
+from task.collector import calm_collector
 from task.task import Task, derive_id
 from taskmasters.simulate.printing import as_json
 from taskmasters.simulate.run import Simulation
@@ -67,6 +68,7 @@ def _bare(count: int) -> None:
 
 def main() -> None:
     """Measure and print."""
+    calm_collector()  # as the command does
     with tempfile.TemporaryDirectory() as name:
         files, results = write_rules(Path(name))
         began, cpu = time.perf_counter(), time.process_time()

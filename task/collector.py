@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["calm_collector"]
+__all__ = ["calm_collector", "collector_paused"]
 
 #: The number of young objects at which Python looks for cycles unless told otherwise, in one version or another.
 _DEFAULTS = (700, 2000)
 #: More than a window of tiny tasks in flight needs: so a batch is gone before anybody looks at it.
 _YOUNG = 20_000
+#: To look through so many takes tens of milliseconds.
+_VERY_MANY = 100_000
 
 
 def calm_collector() -> None:
@@ -21,3 +25,20 @@ def calm_collector() -> None:
     if gc.isenabled() and young in _DEFAULTS:
         gc.freeze()
         gc.set_threshold(_YOUNG, *older)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Look for no cycles while objects are made that stay: there are none, and each look takes longer than the last.
+
+    If they are very many, they are not looked at afterwards either: everything would stand still meanwhile.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            if gc.get_count()[0] > _VERY_MANY:
+                gc.freeze()
+            gc.enable()

@@ -20,7 +20,8 @@ MAX_SIZE = 1 << 25
 
 _TOML_PLACE = re.compile(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 #: So many keys joined by dots. tomllib needs minutes for a line of nothing else, and nobody means one.
-_DEEP_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){100}""")
+_DEEP = 100
+_DEEP_KEY = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{_DEEP}}}""")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -94,7 +95,7 @@ def _format(name: str) -> str:
 
 
 def _toml(text: str, name: str) -> Document:
-    if deep := _DEEP_KEY.search(text):
+    if deep := _deep_key(text):
         raise SettingsError(f"{name}:{text.count(chr(10), 0, deep.start()) + 1}: is nested too deeply")
     try:
         data = tomllib.loads(text)
@@ -105,6 +106,11 @@ def _toml(text: str, name: str) -> Document:
         line = match[2] or text.count("\n") + 1
         raise SettingsError(f"{name}:{line}: {match[1]}") from None
     return Document(name, data, lambda: toml_lines(text))
+
+
+def _deep_key(text: str) -> re.Match[str] | None:
+    # Counting is much faster than looking for the pattern everywhere, and hardly any file has a line with so many dots.
+    return _DEEP_KEY.search(text) if any(line.count(".") >= _DEEP for line in text.split("\n")) else None
 
 
 def _yaml(text: str, name: str) -> Document:

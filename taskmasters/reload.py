@@ -6,23 +6,27 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 from task.errors import TaskError
 from task.status import Metric
 
-__all__ = ["RuleFile"]
+__all__ = ["RuleFile", "read_beside"]
 
 _log = logging.getLogger("taskbus.rules")
 Rules = TypeVar("Rules")
+#: Seconds for which a thread may keep the interpreter while another waits for it. 5 ms is what Python begins with.
+_SWITCH = 0.0005
 _Signature = tuple[tuple[str, int, int, int], ...] | None
 
 
 class RuleFile(Generic[Rules]):
-    """The rules in the file or folder ``path``, as ``load`` reads them.
+    """The rules in the file or folder ``path``, as ``load`` reads them, and ``again`` when they have changed.
 
     Raises:
         TaskError: what ``load`` raises, when the file is read for the first time.
@@ -32,9 +36,11 @@ class RuleFile(Generic[Rules]):
     #: a file that is being written is not taken for the whole.
     interval = 1.0
 
-    def __init__(self, path: str, load: Callable[[str], Rules]) -> None:
+    def __init__(
+        self, path: str, load: Callable[[str], Rules], again: Callable[[str], Awaitable[Rules]] | None = None
+    ) -> None:
         self.path = path
-        self._load = load
+        self._again = again or partial(read_beside, load)
         self._read = _signature(path)
         #: The rules in force.
         self.rules = load(path)
@@ -85,8 +91,7 @@ class RuleFile(Generic[Rules]):
     async def _reload(self, use: Callable[[Rules], None]) -> None:
         self._read = _signature(self.path)
         try:
-            # In a thread, because reading very many rules takes seconds.
-            rules = await asyncio.to_thread(self._load, self.path)
+            rules = await self._again(self.path)
             use(rules)
         except TaskError as error:
             self.trouble = str(error)
@@ -100,6 +105,17 @@ class RuleFile(Generic[Rules]):
         self.reloads += 1
         self.trouble = ""
         _log.info("new rules are in force", extra={"event": "rules-reloaded", "file": self.path})
+
+
+async def read_beside(load: Callable[[str], Rules], path: str) -> Rules:
+    """What ``load`` reads, in a thread that lets go of the interpreter often: to read very many rules takes seconds,
+    in which a taskmaster goes on with others. Raises what ``load`` does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(min(usual, _SWITCH))
+    try:
+        return await asyncio.to_thread(load, path)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _signature(path: str) -> _Signature:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from bus import BadNameError, check_topic
 from bus.units import parse_duration
 from bus.url import nearest
+from task.collector import collector_paused
 from task.document import Document, load_document
 from task.errors import SettingsError
 from taskmasters.templates import Template
@@ -71,6 +72,11 @@ class RuleTable:
         self._problems = problems
         self._known: set[str] = set()
         self.place = place
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """All it says, as it was read."""
+        return self._data
 
     def __contains__(self, key: str) -> bool:
         # Who asks for it knows it: it is among those that a misspelt one is compared with.
@@ -259,13 +265,14 @@ def load_rules(
     Raises:
         SettingsError: naming every mistake, or saying why the file cannot be read.
     """
-    document = load_document(path)
-    problems = Problems(document)
-    top = RuleTable(document.data, (), problems)
-    rules = [rule for table in _tables(top, problems) if (rule := _read_one(table, read, problems))]
-    top.finish()
-    _check_ids(rules, problems)
-    problems.check()
+    with collector_paused():
+        document = load_document(path)
+        problems = Problems(document)
+        top = RuleTable(document.data, (), problems)
+        rules = [rule for table in _tables(top, problems) if (rule := _read_one(table, read, problems))]
+        top.finish()
+        _check_ids(rules, problems)
+        problems.check()
     check(rules, problems)
     problems.check()
     return rules

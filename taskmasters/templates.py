@@ -53,6 +53,7 @@ __all__ = [
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 #: A token about another job of a workflow: its name, which keeps its case, and what of it.
 _JOB = re.compile(r"(?i:job)\.([\w-]+)\.([A-Za-z]+)")
+_EMPTY: Mapping[str, str] = MappingProxyType({})
 _PATH_SAFE = "/:@!$&'()*+,;="
 
 
@@ -90,11 +91,11 @@ class Scope:
 
     id: str
     when: datetime | None = None
-    meta: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    meta: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     parent: Task | None = None
     item: str = ""
     index: int = 0
-    row: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    row: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     run: str = ""
     workflow: str = ""
     results: Results | None = None
@@ -139,13 +140,13 @@ def _hour_slug(when: datetime) -> str:
 
 #: The moment: the nominal instant of a cron rule (with its offset), the ``cron`` meta of a parent.
 TIME: Mapping[str, _Value] = {
-    "yyyy": _time(lambda when: f"{when:%Y}"),
-    "yy": _time(lambda when: f"{when:%y}"),
-    "mm": _time(lambda when: f"{when:%m}"),
-    "dd": _time(lambda when: f"{when:%d}"),
-    "hh": _time(lambda when: f"{when:%H}"),
-    "min": _time(lambda when: f"{when:%M}"),
-    "ss": _time(lambda when: f"{when:%S}"),
+    "yyyy": _time(lambda when: str(when.year)),
+    "yy": _time(lambda when: f"{when.year % 100:02}"),
+    "mm": _time(lambda when: f"{when.month:02}"),
+    "dd": _time(lambda when: f"{when.day:02}"),
+    "hh": _time(lambda when: f"{when.hour:02}"),
+    "min": _time(lambda when: f"{when.minute:02}"),
+    "ss": _time(lambda when: f"{when.second:02}"),
     "ts": _time(lambda when: f"{when:%Y%m%dT%H%M%S}"),
     "iso": _time(_iso),
     "slug": _time(_hour_slug),
@@ -392,12 +393,17 @@ def _again(encode: Callable[[str], str] | None) -> Callable[[str], str] | None:
 
 
 def _quote_all(value: str) -> str:
-    return quote(value, safe="")
+    return value if _needs_nothing(value) else quote(value, safe="")
 
 
 def _quote_query(value: str) -> str:
-    return escape(value, safe=":")
+    return value if _needs_nothing(value) else escape(value, safe=":")
 
 
 def _quote_path(value: str) -> str:
-    return quote(value, safe=_PATH_SAFE)
+    return value if _needs_nothing(value) else quote(value, safe=_PATH_SAFE)
+
+
+def _needs_nothing(value: str) -> bool:
+    # To find this out takes a tenth of the time of encoding it, and most values are numbers.
+    return value.isalnum() and value.isascii()

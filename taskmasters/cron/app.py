@@ -25,7 +25,8 @@ from taskmasters.cron.keep import Kept, is_there, kept, leading
 from taskmasters.cron.options import CronOptions
 from taskmasters.cron.reasons import explain_last, explain_next
 from taskmasters.cron.report import CronReport
-from taskmasters.cron.rules import CronRule, load_cron_rules
+from taskmasters.cron.reread import CronReader
+from taskmasters.cron.rules import CronRule
 from taskmasters.cron.taskmaster import CronTaskmaster
 from taskmasters.reload import RuleFile
 from taskmasters.running import run_until_stopped
@@ -62,7 +63,8 @@ def cron(
     Several replicas may run: they give the same instant the same task id.
     """
     options = resolve(CronOptions, flags, config=config).settings
-    file = RuleFile(rules, load_cron_rules)
+    reader = CronReader()
+    file = RuleFile(rules, reader.load, reader.again)
     clock = SystemClock()
     if check:
         for line in explain(file.rules, clock.now()):

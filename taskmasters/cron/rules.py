@@ -14,11 +14,12 @@ from taskmasters.rules import Place, RuleTable, load_rules
 from taskmasters.templates import COMMON, META, TIME, Scope, Template
 from taskmasters.zone import Zone, find_zone
 
-__all__ = ["CronRule", "Missed", "instant_text", "load_cron_rules"]
+__all__ = ["CronRule", "Missed", "instant_text", "load_cron_rules", "read_cron_rule"]
 
 #: Meta key that holds the nominal instant, RFC 3339.
 CRON = "cron"
 _DAY = 86400.0
+_DIALECTS = tuple(each.value for each in Dialect)
 _META_TOKENS = frozenset([*TIME, *COMMON])
 _TASK_TOKENS = frozenset([*_META_TOKENS, *META])
 
@@ -29,6 +30,9 @@ class Missed(StrEnum):
     SKIP = "skip"  #: nothing
     LAST = "last"  #: the latest of them is made up for
     ALL = "all"  #: each of them is made up for
+
+
+_POLICIES = tuple(Missed)
 
 
 # Many rules fire at one instant.
@@ -85,10 +89,11 @@ class CronRule:
 
 def load_cron_rules(path: str) -> list[CronRule]:
     """The rules of a file. Raises SettingsError naming every mistake."""
-    return load_rules(path, _read)
+    return load_rules(path, read_cron_rule)
 
 
-def _read(table: RuleTable) -> CronRule:
+def read_cron_rule(table: RuleTable) -> CronRule:
+    """One rule. Mistakes are told to the table."""
     kind = table.required("type")
     job = table.text("job")
     zone = table.read("timezone", find_zone, find_zone("UTC"))
@@ -104,10 +109,10 @@ def _read(table: RuleTable) -> CronRule:
         job=job,
         topic=table.topic(kind),
         meta=meta.templates(_META_TOKENS),
-        missed=Missed(table.word("missed", list(Missed), Missed.LAST)),
+        missed=Missed(table.word("missed", _POLICIES, Missed.LAST)),
         window=table.duration("window", _DAY),
         enabled=table.flag("enabled", True),
-        dialect=Dialect(table.word("dialect", [each.value for each in Dialect], Dialect.TASKBUS.value)),
+        dialect=Dialect(table.word("dialect", _DIALECTS, Dialect.TASKBUS.value)),
         place=table.place,
     )
     if CRON in meta:

@@ -1,7 +1,8 @@
 """Which instants of which rules have come due. Knows no bus, no files and no clock but the moments it is told.
 
 Each rule has a cursor, its next instant, which only moves forward; the cursors wait in a heap. So the scheduler's
-memory is one entry for each rule, however far the bus is behind, and no instant comes twice.
+memory is one entry for each rule, however far the bus is behind, and no instant comes twice. Those that come due soon
+can be looked at before: then they wait in a heap of their own, and what follows them is known when they do come due.
 
 An instant is *missed* when nobody was there to see it come due: at its turn it is more than :data:`GRACE` late, and
 later than the scheduler was last known to be at work. Then the rule's policy decides on everything of that rule that
@@ -12,9 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import floor
-from types import MappingProxyType
 from typing import NamedTuple
 
 from bus.units import format_duration
@@ -43,7 +43,7 @@ class _Cursor:
     So what was fired is kept as runs, ``[first, last]`` in the order of firing, of instants with none left out between.
     """
 
-    __slots__ = ("at", "before", "entry", "instant", "jumped", "rule", "runs")
+    __slots__ = ("at", "before", "entry", "following", "instant", "jumped", "rule", "runs")
 
     def __init__(self, rule: CronRule, fired: int) -> None:
         self.rule = rule
@@ -53,6 +53,8 @@ class _Cursor:
         #: Whether what is fired next does not follow what was fired last.
         self.jumped = True
         self.instant: int | None = None
+        #: What follows ``instant``, in a tuple once it was found out.
+        self.following: tuple[int | None] | None = None
         self.at = 0.0
         self.entry = 0
 
@@ -88,50 +90,95 @@ class _Cursor:
         return instant
 
 
+#: When, its number, and whose instant it is. The cursor has another number if it was pointed elsewhere since.
+_Entry = tuple[float, int, _Cursor]
+
+
 class Scheduler:
     """The cursors of all enabled rules.
 
     ``fired`` is, by rule id, the latest instant dealt with in earlier runs; a rule it does not know begins at ``now``.
-    ``upcoming`` is, by rule id, the first instant after that, where it is known: to find it is what takes long.
     """
 
-    def __init__(
-        self,
-        rules: Iterable[CronRule],
-        fired: Mapping[str, int],
-        now: float,
-        upcoming: Mapping[str, int | None] = MappingProxyType({}),
-    ) -> None:
-        self._cursors = {rule.id: _Cursor(rule, fired.get(rule.id, floor(now))) for rule in rules if rule.enabled}
-        self._heap: list[tuple[float, int, _Cursor]] = []
+    def __init__(self, rules: Iterable[CronRule], fired: Mapping[str, int], now: float) -> None:
+        self._cursors: dict[str, _Cursor] = {}
+        self._heap: list[_Entry] = []
+        #: Those that :meth:`ahead` has told of.
+        self._soon: list[_Entry] = []
         self._entries = 0
         self._awake = float("-inf")
         #: How often a rule's policy was asked about missed instants.
         self.missed = 0
-        for cursor in self._cursors.values():
-            id = cursor.rule.id
-            self._point(cursor, upcoming[id] if id in upcoming else cursor.rule.schedule.next(cursor.fired))
+        for rule in rules:
+            if rule.enabled:
+                self._begin(rule, fired.get(rule.id, floor(now)))
 
     @property
     def wake(self) -> float | None:
         """When the next instant comes due; None if none ever will."""
-        heap = self._heap
-        while heap and heap[0][1] != heap[0][2].entry:
-            heappop(heap)
-        return heap[0][0] if heap else None
+        first = self._first()
+        return first[0][0] if first else None
+
+    @property
+    def unseen(self) -> float | None:
+        """When the next instant comes due that :meth:`ahead` has not told of; None if none ever will."""
+        _clean(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def ahead(self, until: float, limit: int) -> list[Firing]:
+        """The first instants that will come due by ``until`` and were not told of here yet."""
+        firings: list[Firing] = []
+        while len(firings) < limit and (unseen := self.unseen) is not None and unseen <= until:
+            entry = heappop(self._heap)
+            heappush(self._soon, entry)
+            cursor = entry[2]
+            if cursor.instant is not None:
+                cursor.following = (cursor.unfired(cursor.instant),)
+                firings.append(Firing(cursor.rule, cursor.instant))
+        return firings
 
     def due(self, now: float, limit: int = 1000) -> list[Firing]:
         """The instants that have come due, earliest first, each once. More may be due if ``limit`` are returned."""
         self._look_at_clock(now)
         self._awake = now
         firings: list[Firing] = []
-        while len(firings) < limit and (wake := self.wake) is not None and wake <= now:
-            cursor = heappop(self._heap)[2]
+        while len(firings) < limit and (first := self._first()) and first[0][0] <= now:
+            cursor = heappop(first)[2]
             if cursor.instant is not None:
                 firings.append(Firing(cursor.rule, cursor.instant))
+                following = cursor.following
                 cursor.fire(cursor.instant)
-                self._point(cursor, cursor.unfired(cursor.instant))
+                self._point(cursor, cursor.unfired(cursor.instant) if following is None else following[0])
         return firings
+
+    def use(self, rules: Sequence[CronRule], now: float) -> list[CronRule]:
+        """Go on with these, all of them enabled; returns those that begin at ``now``.
+
+        A rule with the id and the schedule of an earlier one goes on where that one is.
+        """
+        before, self._cursors = self._cursors, {}
+        begun: list[CronRule] = []
+        for rule in rules:
+            cursor = before.pop(rule.id, None)
+            if cursor is None or cursor.rule.schedule.text != rule.schedule.text:
+                if cursor is not None:
+                    cursor.entry = 0
+                self._begin(rule, floor(now))
+                begun.append(rule)
+                continue
+            self._cursors[rule.id] = cursor
+            earlier, cursor.rule = cursor.rule, rule
+            if earlier.jitter != rule.jitter:
+                self._point(cursor, cursor.instant)
+            elif earlier is not rule and cursor.following is not None:
+                # What was told of ahead was the instant of another rule.
+                self._point(cursor, cursor.instant, cursor.at)
+        for gone in before.values():
+            gone.entry = 0
+        if len(self._heap) > 2 * len(self._cursors):
+            self._heap = [entry for entry in self._heap if entry[1] == entry[2].entry]
+            heapify(self._heap)
+        return begun
 
     def again(self, firings: Sequence[Firing], at: float) -> None:
         """These could not be sent: have them, and what follows of their rules, come due again, not before ``at``."""
@@ -144,17 +191,26 @@ class Scheduler:
         """Somebody is at work: what has come due until now is not missed."""
         self._awake = now
 
-    def fired(self) -> dict[str, int]:
-        """The latest instant of each rule that was dealt with, by id."""
-        return {cursor.rule.id: cursor.fired for cursor in self._cursors.values()}
-
     def upcoming(self) -> dict[str, int | None]:
         """The next instant of each rule, by id."""
         return {cursor.rule.id: cursor.instant for cursor in self._cursors.values()}
 
+    def _begin(self, rule: CronRule, fired: int) -> None:
+        cursor = self._cursors[rule.id] = _Cursor(rule, fired)
+        self._point(cursor, rule.schedule.next(fired))
+
+    def _first(self) -> list[_Entry]:
+        """The heap at whose top the earliest instant stands; an empty one if there is none."""
+        soon, heap = self._soon, self._heap
+        _clean(heap)
+        if soon:
+            _clean(soon)
+        return soon if soon and not (heap and heap[0] < soon[0]) else heap
+
     def _point(self, cursor: _Cursor, instant: int | None, at: float = 0.0) -> None:
         self._entries += 1
         cursor.instant = instant
+        cursor.following = None
         cursor.entry = self._entries
         if instant is not None:
             cursor.at = max(at, cursor.rule.due(instant))
@@ -193,6 +249,12 @@ class Scheduler:
             if instant is not None and (cursor.instant is None or instant < cursor.instant):
                 cursor.jumped = True
                 self._point(cursor, instant)
+
+
+def _clean(heap: list[_Entry]) -> None:
+    """Take away the entries at its top whose cursors were pointed elsewhere."""
+    while heap and heap[0][1] != heap[0][2].entry:
+        heappop(heap)
 
 
 def _first_wanted(cursor: _Cursor, now: float) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import BigInteger, Column, Connection, String, Text, select, update
+from sqlalchemy import BigInteger, Column, Connection, String, Text, bindparam, or_, select, update
 
 from task.task import derive_id
 from taskmasters.store import Schema, Store
@@ -20,6 +20,15 @@ _fired = table(
     Column("instant", BigInteger, nullable=False),
 )
 FIRED = Schema("cron", 1, [_fired])
+_ADVANCE = (
+    update(_fired)
+    .where(
+        _fired.c.name == bindparam("of"),
+        _fired.c.rule == bindparam("which"),
+        or_(_fired.c.schedule != bindparam("schedule_now"), _fired.c.instant < bindparam("instant_now")),
+    )
+    .values(schedule=bindparam("schedule_now"), instant=bindparam("instant_now"))
+)
 
 
 class SharedState:
@@ -28,6 +37,8 @@ class SharedState:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
+        #: Rules that have a row: none is ever taken away.
+        self._there: set[str] = set()
 
     def read(self, schedules: Mapping[str, str]) -> dict[str, int]:
         """See :class:`taskmasters.cron.state.State`."""
@@ -40,6 +51,7 @@ class SharedState:
         given = {_key(rule): (schedule, instant) for rule, schedule, instant in fired}
         if given:
             self._store.call(lambda tx: self._merge(tx, given))
+            self._there.update(given)
 
     def close(self) -> None:
         """See :class:`taskmasters.cron.state.State`. The store is its owner's."""
@@ -50,21 +62,20 @@ class SharedState:
 
     def _merge(self, tx: Connection, given: Mapping[str, tuple[str, int]]) -> None:
         """An instant never goes back while the schedule is the same, whichever of several replicas writes last."""
-        known = self._all(tx)
-        new = [
-            {"name": self._name, "rule": rule, "schedule": schedule, "instant": instant}
+        rows = [
+            {"of": self._name, "which": rule, "schedule_now": schedule, "instant_now": instant}
             for rule, (schedule, instant) in given.items()
-            if rule not in known
         ]
-        insert_new(tx, _fired, new)
-        for rule, (schedule, instant) in given.items():
-            before = known.get(rule)
-            if before is not None and (before[0] != schedule or before[1] < instant):
-                tx.execute(
-                    update(_fired)
-                    .where(_fired.c.name == self._name, _fired.c.rule == rule)
-                    .values(schedule=schedule, instant=instant)
-                )
+        insert_new(
+            tx,
+            _fired,
+            [
+                {"name": self._name, "rule": rule, "schedule": schedule, "instant": instant}
+                for rule, (schedule, instant) in given.items()
+                if rule not in self._there
+            ],
+        )
+        tx.execute(_ADVANCE, rows)
 
 
 def _key(rule: str) -> str:

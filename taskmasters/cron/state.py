@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from task.errors import StateError
 
-__all__ = ["NoState", "SqliteState", "State", "StateError"]
+__all__ = ["Fired", "NoState", "SqliteState", "State", "StateError"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS fired (rule TEXT PRIMARY KEY, schedule TEXT NOT NULL, instant INTEGER NOT NULL)"
 #: An instant never goes back while the schedule is the same, whichever of several replicas writes last.
-_WRITE = """
-INSERT INTO fired (rule, schedule, instant) VALUES (?, ?, ?)
+_INSERT = "INSERT INTO fired (rule, schedule, instant) VALUES "
+_MERGE = """
 ON CONFLICT (rule) DO UPDATE SET schedule = excluded.schedule,
     instant = CASE WHEN schedule = excluded.schedule THEN max(instant, excluded.instant) ELSE excluded.instant END
 """
+#: Rules written by one statement, whose 3 values each SQLite has room for. One by one would take long beside other
+#: work: sqlite3 lets go of the interpreter for each statement, and may wait 5 ms to have it back.
+_MANY = 300
+#: Rule id, schedule, instant.
+Fired = tuple[str, str, int]
 Returned = TypeVar("Returned")
 
 
@@ -28,7 +34,7 @@ class State(Protocol):
         """The latest instants of those of these rules, given as id and schedule, that are known with that schedule."""
         ...
 
-    def write(self, fired: Iterable[tuple[str, str, int]]) -> None:
+    def write(self, fired: Iterable[Fired]) -> None:
         """Remember rule id, schedule and latest instant of some rules."""
         ...
 
@@ -57,12 +63,17 @@ class SqliteState:
         rows = self._guard(lambda: self._connection.execute("SELECT rule, schedule, instant FROM fired").fetchall())
         return {rule: instant for rule, schedule, instant in rows if schedules.get(rule) == schedule}
 
-    def write(self, fired: Iterable[tuple[str, str, int]]) -> None:
+    def write(self, fired: Iterable[Fired]) -> None:
         """See :class:`State`. Lasting when it returns, but for a power failure."""
+
+        rows = list(fired)
 
         def write() -> None:
             with self._connection:
-                self._connection.executemany(_WRITE, fired)
+                for start in range(0, len(rows), _MANY):
+                    some = rows[start : start + _MANY]
+                    statement = _INSERT + ",".join(["(?,?,?)"] * len(some)) + _MERGE
+                    self._connection.execute(statement, list(chain.from_iterable(some)))
 
         self._guard(write)
 
@@ -87,7 +98,7 @@ class NoState:
         """See :class:`State`."""
         return {}
 
-    def write(self, fired: Iterable[tuple[str, str, int]]) -> None:
+    def write(self, fired: Iterable[Fired]) -> None:
         """See :class:`State`."""
 
     def close(self) -> None:

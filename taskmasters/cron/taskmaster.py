@@ -8,21 +8,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from bus import BusError, ClosedError, Message, OutputClosedError, Producer
-from task.codec import encode
+from bus import BusError, ClosedError, OutputClosedError, Producer
 from task.retry import Backoff
 from taskmasters.clock import Clock
+from taskmasters.cron.ahead import Ahead
+from taskmasters.cron.notes import Notes
 from taskmasters.cron.rules import CronRule
 from taskmasters.cron.scheduler import GRACE, Firing, Scheduler
-from taskmasters.cron.state import State, StateError
+from taskmasters.cron.state import Fired, State, StateError
 
 __all__ = ["CronTaskmaster", "Election"]
 
 _log = logging.getLogger("taskbus.cron")
 #: Seconds between tries to publish. The longest is well below the grace of the scheduler, so nothing becomes missed.
 _BACKOFF = Backoff("exponential", 0.2, 20.0)
-#: Rule id, schedule, instant: what the state keeps of a rule.
-_Fired = tuple[str, str, int]
+#: Tasks published at a time.
+_BATCH = 5000
+#: Rules let go at a time.
+_PORTION = 200
 
 
 class Election(Protocol):
@@ -41,9 +44,9 @@ class Election(Protocol):
 class CronTaskmaster:
     """Publishes the tasks of ``rules`` as they come due, until ``stop``.
 
-    A firing is remembered in ``state`` after its publish was confirmed: a crash in between publishes the same task,
-    with the same id, again. With a ``leader`` it publishes only while that leads, and when that comes to lead goes on
-    where the state says the one before was.
+    Its tasks are made a little before they come due. A firing is noted in ``state`` after its publish was confirmed: a
+    crash in between publishes the same task, with the same id, again. With a ``leader`` it publishes only while that
+    leads, and when that comes to lead goes on where the state says the one before was.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class CronTaskmaster:
         self._state = state
         self._clock = clock
         self._failures: defaultdict[str, int] = defaultdict(int)
-        self._unwritten: dict[str, _Fired] = {}
+        self._notes = Notes(state)
         self.rules = _enabled(rules)
         #: Tasks published and confirmed.
         self.sent = 0
@@ -68,7 +71,10 @@ class CronTaskmaster:
         #: What keeps tasks from being published, by topic.
         self.trouble: dict[str, str] = {}
         self.scheduler = self._start()
+        self._ahead = Ahead(self.scheduler)
         self._next: list[CronRule] | None = None
+        #: Earlier rules.
+        self._gone: list[CronRule] = []
         self._stopping = False
         self._waiting: asyncio.Future[None] | None = None
 
@@ -94,26 +100,43 @@ class CronTaskmaster:
         Raises:
             OutputClosedError, ClosedError: nothing can be published any more.
         """
-        while not self._stopping:
-            if self._next is not None:
-                await self._change(self._next)
-                self._next = None
-            if self._leader is not None and not self.leads:
-                await self._stand_by(self._leader)
-                continue
-            firings = self.scheduler.due(self._clock.now())
-            if firings:
-                await self._send(firings)
-                self.scheduler.awake(self._clock.now())
-            else:
-                await self._wait(self.scheduler.wake)
+        try:
+            while not self._stopping:
+                await self._turn()
+            await self._notes.written()
+        finally:
+            self._notes.close()
 
-    async def _wait(self, wake: float | None) -> None:
-        if wake is None:
+    async def _turn(self) -> None:
+        if self._next is not None:
+            rules, self._next = self._next, None
+            self._change(rules)
+        if self._leader is not None and not self.leads:
+            self._notes.begin()
+            await self._stand_by(self._leader)
+            return
+        firings = self.scheduler.due(self._clock.now(), _BATCH)
+        if firings:
+            await self._send(firings)
+            self.scheduler.awake(self._clock.now())
+            return
+        self._notes.begin()
+        if self._ahead.make(self._clock.now()):
+            await asyncio.sleep(0)
+        elif self._gone:
+            # A few at a time: everything would stand still while very many are let go.
+            del self._gone[-_PORTION:]
+            await asyncio.sleep(0)
+        else:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        moments = [wake for wake in (self.scheduler.wake, self._ahead.wake) if wake is not None]
+        if moments:
+            await self._until(asyncio.ensure_future(self._clock.wait_until(min(moments))))
+        else:
             _log.warning("no rule will ever fire", extra={"event": "nothing-to-do"})
             await self._until(asyncio.get_running_loop().create_future())
-        else:
-            await self._until(asyncio.ensure_future(self._clock.wait_until(wake)))
 
     async def _until(self, waiting: asyncio.Future[None]) -> None:
         """Wait for this, but no longer than until something else is to be done."""
@@ -127,7 +150,8 @@ class CronTaskmaster:
         await self._until(asyncio.ensure_future(leader.elected()))
         if leader.leads:
             try:
-                self.scheduler = await asyncio.to_thread(self._start)
+                await self._notes.written()
+                self._use(await asyncio.to_thread(self._start))
             except StateError as error:
                 _log.error("cannot take over yet: %s", error, extra={"event": "state-failed"})
                 await self._until(asyncio.ensure_future(asyncio.sleep(_BACKOFF.delay(1))))
@@ -150,37 +174,31 @@ class CronTaskmaster:
         self._state.write(_beginning(self.rules, known, now))
         return Scheduler(self.rules, known, now)
 
-    async def _change(self, rules: list[CronRule]) -> None:
+    def _use(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self._ahead = Ahead(scheduler)
+
+    def _change(self, rules: list[CronRule]) -> None:
         now = self._clock.now()
-        before = {rule.id: rule.schedule.text for rule in self.rules}
-        fired = self.scheduler.fired()
-        known = {rule.id: fired[rule.id] for rule in rules if before.get(rule.id) == rule.schedule.text}
-        upcoming = {id: instant for id, instant in self.scheduler.upcoming().items() if id in known}
-        missed = self.scheduler.missed
-        self.rules = rules
-        self.scheduler = Scheduler(rules, known, now, upcoming)
-        self.scheduler.missed = missed
-        # What a bus that is away has made late is not missed because of an edit.
-        self.scheduler.awake(now)
-        await self._write(_beginning(rules, known, now))
+        self._gone, self.rules = self.rules, rules
+        begun = self.scheduler.use(rules, now)
+        self._ahead.use(rules)
+        self._notes.add(_beginning(begun, {}, now))
 
     async def _send(self, firings: Sequence[Firing]) -> None:
-        by_topic: defaultdict[str, list[Firing]] = defaultdict(list)
-        for firing in firings:
-            by_topic[firing.rule.topic].append(firing)
         try:
             await self._publish(firings)
+        except (OutputClosedError, ClosedError):
+            raise
         except BusError as error:
-            if isinstance(error, (OutputClosedError, ClosedError)):
-                raise
+            by_topic: defaultdict[str, list[Firing]] = defaultdict(list)
+            for firing in firings:
+                by_topic[firing.rule.topic].append(firing)
             if error.transient or len(by_topic) == 1:
                 for topic, some in by_topic.items():
                     self._postpone(topic, some, error)
-                return
-            await self._send_apart(by_topic)
-        else:
-            for topic, some in by_topic.items():
-                await self._remember(topic, some)
+            else:
+                await self._send_apart(by_topic)
 
     async def _send_apart(self, by_topic: dict[str, list[Firing]]) -> None:
         """One topic that refuses must not hold up the others."""
@@ -191,13 +209,14 @@ class CronTaskmaster:
                 raise
             except BusError as error:
                 self._postpone(topic, firings, error)
-            else:
-                await self._remember(topic, firings)
 
     async def _publish(self, firings: Sequence[Firing]) -> None:
         now = self._clock.now()
-        tasks = [(rule.topic, rule.make(instant, now)) for rule, instant in firings]
-        await self._producer.publish_many([Message(topic, encode(task), id=task.id) for topic, task in tasks])
+        await self._producer.publish_many([self._ahead.take(firing, now) for firing in firings])
+        self.sent += len(firings)
+        if self._failures:
+            self._recovered({firing.rule.topic for firing in firings})
+        self._notes.add((rule.id, rule.schedule.text, instant) for rule, instant in firings)
 
     def _postpone(self, topic: str, firings: Sequence[Firing], error: BusError) -> None:
         self._failures[topic] += 1
@@ -213,27 +232,17 @@ class CronTaskmaster:
                 extra={"event": "publish-failed", "topic": topic},
             )
 
-    async def _remember(self, topic: str, firings: Sequence[Firing]) -> None:
-        self.sent += len(firings)
-        self._failures.pop(topic, None)
-        if self.trouble.pop(topic, None) is not None:
-            _log.info("publishing to %s again", topic, extra={"event": "publish-recovered", "topic": topic})
-        await self._write((rule.id, rule.schedule.text, instant) for rule, instant in firings)
-
-    async def _write(self, fired: Iterable[_Fired]) -> None:
-        self._unwritten.update({entry[0]: entry for entry in fired})
-        try:
-            await asyncio.to_thread(self._state.write, list(self._unwritten.values()))
-        except StateError as error:
-            _log.error("after a restart these tasks may be sent again, with the same ids: %s", error)
-        else:
-            self._unwritten.clear()
+    def _recovered(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._failures.pop(topic, None)
+            if self.trouble.pop(topic, None) is not None:
+                _log.info("publishing to %s again", topic, extra={"event": "publish-recovered", "topic": topic})
 
 
 def _enabled(rules: Iterable[CronRule]) -> list[CronRule]:
     return [rule for rule in rules if rule.enabled]
 
 
-def _beginning(rules: Iterable[CronRule], known: Mapping[str, int], now: float) -> list[_Fired]:
+def _beginning(rules: Iterable[CronRule], known: Mapping[str, int], now: float) -> list[Fired]:
     """What is new begins now, and must be known to have begun should we be away at its first instant."""
     return [(rule.id, rule.schedule.text, int(now)) for rule in rules if rule.id not in known]

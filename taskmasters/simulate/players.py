@@ -8,6 +8,7 @@ from functools import partial
 from bus import dead_topic
 from task.codec import decode, encode
 from task.dead import DEAD
+from task.outcome import Result
 from task.task import Task
 from taskmasters.cron.rules import CronRule
 from taskmasters.cron.scheduler import Scheduler
@@ -153,6 +154,8 @@ class RetryPlayer(_StoredPlayer):
     def __init__(self, file: str, rules: Sequence[RetryRule], start: float) -> None:
         super().__init__(EngineAlone(RetryEngine(rules, failed_topic=FAILED, keep=_KEEP), RECORDS), start)
         self._rules = rules
+        #: How a task must have ended for any rule to be for it.
+        self._ends = frozenset[Result]().union(*(rule.match.results for rule in rules))
         self._makers = {rule.id: Maker("retry", file, rule.id) for rule in rules}
         self._itself = Maker("retry", file)
         #: By the id of a task that failed: the rule that is for it, and how it ended last.
@@ -171,8 +174,10 @@ class RetryPlayer(_StoredPlayer):
 
     def _concerned(self, one: Ended) -> bool:
         """Whether the engine has anything to do with it: it failed under a rule, now or before."""
-        rule = None if DEAD in one.task.meta else find_rule(self._rules, one.task, one.result)
         id = one.task.id or ""
+        if one.result not in self._ends:
+            return id in self._failed
+        rule = None if DEAD in one.task.meta else find_rule(self._rules, one.task, one.result)
         if rule is not None:
             self._failed[id] = (rule, one)
         return rule is not None or id in self._failed

@@ -24,6 +24,7 @@ __all__ = ["Simulation"]
 
 #: Rounds at one moment after which it is looked whether they have an end.
 _ROUNDS = 1000
+_NO_MOMENT = float("inf")
 
 
 class Simulation:
@@ -31,9 +32,15 @@ class Simulation:
 
     def __init__(self, players: Sequence[Player], results: Results, *, limit: int) -> None:
         self._players = players
+        #: Those that may do something about what is done.
+        self._listeners = [
+            (number, player) for number, player in enumerate(players) if type(player).done is not Player.done
+        ]
+        #: When each wants to act by itself, which changes only with what it is told: to ask each time takes long.
+        self._wakes = [_NO_MOMENT if player.wake is None else player.wake for player in players]
         self._results = results
         self._limit = limit
-        self._takers = {player.topic: player for player in players if player.topic is not None}
+        self._takers = {player.topic: number for number, player in enumerate(players) if player.topic is not None}
         self._queue: list[tuple[float, int, Made, Comes | None]] = []
         self._number = 0
         self._count = 0
@@ -46,7 +53,7 @@ class Simulation:
             SimulationError: if more than ``limit`` are made, if something goes round without end, or if the results
                 cannot be told.
         """
-        while (now := self._next()) is not None and now < end:
+        while (now := self._next()) < end:
             yield from self._moment(now)
 
     def notes(self, now: float) -> Iterator[str]:
@@ -59,30 +66,37 @@ class Simulation:
         for player in self._players:
             player.close()
 
-    def _next(self) -> float | None:
-        moments = [wake for player in self._players if (wake := player.wake) is not None]
-        if self._queue:
-            moments.append(self._queue[0][0])
-        return min(moments, default=None)
+    def _next(self) -> float:
+        first = min(self._wakes, default=_NO_MOMENT)
+        return min(first, self._queue[0][0]) if self._queue else first
+
+    def _look(self, number: int) -> None:
+        """This player was told something."""
+        wake = self._players[number].wake
+        self._wakes[number] = _NO_MOMENT if wake is None else wake
 
     def _moment(self, now: float) -> Iterator[Made]:
         rounds = 0
-        while (moment := self._next()) is not None and moment <= now:
+        moment = now
+        while moment <= now:
             rounds += 1
             last: Made | None = None
             for last in self._round(now):
                 yield last
             if rounds % _ROUNDS == 0:
                 self._look_for_circle(now, last)
+            moment = self._next()
 
     def _round(self, now: float) -> Iterator[Made]:
         made, ended = self._due(now)
         if ended:
-            for player in self._players:
+            for number, player in self._listeners:
                 made += player.done(ended, now)
-        for player in self._players:
-            if (wake := player.wake) is not None and wake <= now:
-                made += player.tick(now)
+                self._look(number)
+        for number, wake in enumerate(self._wakes):
+            if wake <= now:
+                made += self._players[number].tick(now)
+                self._look(number)
         taken: dict[str, list[Made]] = {}
         for one in made:
             if one.delay:
@@ -97,8 +111,10 @@ class Simulation:
                 self._begin(one, now)
             yield one
         for topic, some in taken.items():
-            for one in self._takers[topic].take(some, now):
+            number = self._takers[topic]
+            for one in self._players[number].take(some, now):
                 self._put(now, one)
+            self._look(number)
 
     def _due(self, now: float) -> tuple[list[Made], list[Ended]]:
         """What reaches its topic now, and what comes to its end."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from bus import MissingExtraError
+from taskmasters.store.direct import Direct
 from taskmasters.store.place import Place, find_place
 from taskmasters.store.schema import Schema, prepare
 from taskmasters.store.trouble import as_state_error, is_conflict
@@ -34,10 +35,11 @@ class Store:
     Transactions are serializable: what one reads is not changed by another before it ends.
     """
 
-    def __init__(self, place: Place, engine: Engine, thread: Executor) -> None:
+    def __init__(self, place: Place, engine: Engine, thread: Executor, direct: Direct | None = None) -> None:
         #: The database's name for people, without secrets.
         self.shown = place.shown
         self._engine = engine
+        self._direct = direct
         self._secret = str(place.url.password or "")
         self._thread = thread
         self._at_work: threading.Thread | None = None
@@ -69,7 +71,7 @@ class Store:
     def close(self) -> None:
         """End the transaction that runs, and let go of the database. Idempotent."""
         try:
-            self._thread.submit(self._engine.dispose).result()
+            self._thread.submit(self._dispose).result()
         except RuntimeError:
             return
         self._thread.shutdown()
@@ -88,6 +90,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.shown!r})"
 
+    def _dispose(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+        self._engine.dispose()
+
     def _call(self, work: Callable[[Connection], Returned]) -> Returned:
         self._at_work = threading.current_thread()
         try:
@@ -101,6 +108,8 @@ class Store:
         while True:
             committing = False
             try:
+                if self._direct is not None:
+                    return self._direct.transaction(work)
                 with self._engine.connect() as connection, connection.begin() as transaction:
                     result = work(connection)
                     committing = True
@@ -117,8 +126,9 @@ class Store:
 def open_store(text: str, *schemas: Schema, here: bool = False) -> Store:
     """Open the database that ``text`` names (see :func:`find_place`) with the tables of ``schemas``.
 
-    With ``here`` transactions are done in the calling thread, which must be the same each time: simulations do
-    thousands of them, and going to and fro between threads would take longer than the work.
+    With ``here`` transactions are done in the calling thread, which must be the same each time, and one connection is
+    kept for them: simulations do thousands, and going to and fro between threads would take longer than the work.
+    ``text`` must be ``:memory:`` then.
 
     Raises:
         SettingsError: if ``text`` names none.
@@ -126,7 +136,11 @@ def open_store(text: str, *schemas: Schema, here: bool = False) -> Store:
         StateError: if it cannot be used, or holds tables of another version.
     """
     place = find_place(text)
-    store = Store(place, _engine(place), _Here() if here else ThreadPoolExecutor(1, thread_name_prefix="taskbus-store"))
+    engine = _engine(place)
+    if here:
+        store = Store(place, engine, _Here(), Direct(engine))
+    else:
+        store = Store(place, engine, ThreadPoolExecutor(1, thread_name_prefix="taskbus-store"))
     try:
         store.prepare(*schemas)
     except BaseException:

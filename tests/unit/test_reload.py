@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from task.errors import SettingsError
-from taskmasters.reload import RuleFile
+from taskmasters.reload import RuleFile, read_beside
 from tests.helpers import await_until
 
 
@@ -139,3 +140,22 @@ def test_a_wrong_file_at_the_start_is_an_error(path: Path) -> None:
     path.write_text("b\n")
     with pytest.raises(SettingsError):
         RuleFile(str(path), load)
+
+
+def test_a_reader_lets_go_of_the_interpreter_often(path: Path) -> None:
+    """While rules are read, other threads wait less for the interpreter than usual; afterwards as long as before."""
+    usual = sys.getswitchinterval()
+
+    def slow(path: str) -> float:
+        if path == "wrong":
+            raise SettingsError("wrong")
+        return sys.getswitchinterval()
+
+    async def main() -> None:
+        assert await read_beside(slow, "right") < usual
+        assert sys.getswitchinterval() == usual
+        with pytest.raises(SettingsError):
+            await read_beside(slow, "wrong")
+        assert sys.getswitchinterval() == usual
+
+    asyncio.run(main())
