@@ -30,6 +30,7 @@ import orjson
 from bus import Delivery
 from task.assignment import Assignment
 from task.outcome import Outcome, Result
+from task.tried import Tried, tidy_tried
 
 __all__ = ["Recorder", "open_recorder"]
 
@@ -57,6 +58,7 @@ def open_recorder(bus: str, topic: str, group: str, epoch: str) -> Recorder | No
     try:
         folder = _folder()
         _tidy(folder)
+        tidy_tried(folder, time.time() - _FORGET)
         return Recorder(folder, scope)
     except OSError as error:
         _log.warning("outcomes are not recorded against kill -9: %s", error, extra={"event": "no-recorder"})
@@ -128,6 +130,8 @@ class Recorder:
     def __init__(self, folder: Path, scope: str) -> None:
         self._folder = folder
         self._scope = scope
+        #: Attempts that came to no end, as far as instances of this host took them.
+        self.tried = Tried(folder, scope)
         self._path = folder / f"{scope}-{os.getpid()}-{os.urandom(4).hex()}.run"
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -192,7 +196,10 @@ class Recorder:
             self._at = at + size - len(_END)
 
     def recall(self, delivery: Delivery, assignment: Assignment) -> bool:
-        """Give ``assignment`` the outcome an instance now dead recorded for this message. False if there is none."""
+        """Give ``assignment`` the outcome an instance now dead recorded for this message.
+
+        False if there is none, so that it is to be tried; where that is not the first time, this is noted.
+        """
         if delivery.attempt < 2:
             return False
         key = (delivery.id, crc32(delivery.body))
@@ -200,6 +207,7 @@ class Recorder:
             self._look()
         found = self._left.pop(key, None)
         if found is None or found[2] >= delivery.attempt:
+            self.tried.note(delivery, assignment.context.attempt)
             return False
         result, msg, meta, rejected, started, completed = found[3:]
         assignment.outcome = Outcome(Result(result), msg, meta, None, rejected)
@@ -241,6 +249,7 @@ class Recorder:
 
     def close(self, *, forget: bool = True) -> None:
         """Let go. ``forget`` deletes the records: every outcome was settled."""
+        self.tried.close()
         with self._lock:
             self._closed = True
             self._map.close()

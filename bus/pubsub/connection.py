@@ -198,7 +198,9 @@ class Connection:
                     raise
                 if self.closed:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from None
-                raise UnconfirmedError(f"{doing}: the connection was given up, as nothing answered", topic=topic) from None
+                raise UnconfirmedError(
+                    f"{doing}: the connection was given up, as nothing answered", topic=topic
+                ) from None
             except Exception as error:  # whatever else the client libraries raise is mapped, and nothing else runs here
                 if self.closed:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Footprint", "footprint", "grown"]
+__all__ = ["Footprint", "floor", "footprint", "grown"]
 
 #: By how much each may have grown.
 _MORE = 0.10
@@ -35,6 +35,13 @@ def footprint(name: str, pid: int) -> Footprint | None:
         return Footprint(name, pid, memory, len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]))
     except (FileNotFoundError, ProcessLookupError, KeyError):
         return None
+
+
+def floor(several: Sequence[Footprint]) -> Footprint:
+    """The least of each that one process took. What only came and went is not in it; what leaks is."""
+    first = several[0]
+    least = (min(getattr(each, what) for each in several) for what in ("memory", "files", "threads"))
+    return Footprint(first.name, first.pid, *least)
 
 
 def grown(before: Sequence[Footprint], after: Sequence[Footprint]) -> list[str]:

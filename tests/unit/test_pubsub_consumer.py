@@ -71,9 +71,7 @@ class _Store:
         return Joined("subscription", 30.0, "epoch")
 
 
-async def _consumer(
-    answer: Answer, store: _Store | None = None, **options: Any
-) -> tuple[PubsubConsumer, _Connection]:
+async def _consumer(answer: Answer, store: _Store | None = None, **options: Any) -> tuple[PubsubConsumer, _Connection]:
     connection = _Connection(answer)
     made = PubsubConsumer(
         cast(Connection, connection),
@@ -177,7 +175,7 @@ def test_trouble_ends_with_the_next_answer() -> None:
 
 
 def test_a_pull_that_ran_out_is_no_answer() -> None:
-    """Where nothing was answered lately, or the emulator says that there is nothing, it is seen whether anybody does."""
+    """Where nothing was answered lately, or the emulator would have said so, it is asked whether anybody is there."""
 
     async def run() -> None:
         store = _Store()
