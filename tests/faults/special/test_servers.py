@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -50,17 +51,20 @@ def test_a_connection_that_freezes_one_way(name: str, way: Direction, tmp_path: 
         collect(served.direct, "done", 1, quiet=0.0)
         before = served.proxy.accepted
         served.proxy.freeze(way)
+        frozen = time.monotonic()
         publish(served.direct, *(task_line("", f"meanwhile-{number}") for number in range(5)))
         wait_until(lambda: odd.ask("readyz")[0] == 503, 60)
-        told = odd.ask("readyz")[1]
+        noticed, told = time.monotonic() - frozen, odd.ask("readyz")[1]
         wait_until(lambda: served.proxy is not None and served.proxy.accepted > before, 60)
+        again = time.monotonic() - frozen
         served.proxy.heal()
         wait_until(lambda: odd.ask("readyz")[0] == 200, 60)
         done = collect(served.direct, "done", 5, quiet=2.0, limit=90)
         metrics = odd.ask("metrics")[1]
         worker.terminate()
 
-    print(f"{name}, {way.value} frozen: {told.strip()}; {len(done)} reports of 5 tasks")
+    print(f"{name}, {way.value} frozen: not ready after {noticed:.1f} s: {told.strip()}; connected anew after {again:.1f} s")
+    print(f"{name}, {way.value} frozen: {len(done)} reports of 5 tasks")
     assert odd.code == 0
     assert {task["id"] for task in done} >= {f"meanwhile-{number}" for number in range(5)}
     assert "taskbus_stalls_total" in metrics
