@@ -26,6 +26,8 @@ from tests.servers.nsq import Nsqd
 
 pytestmark = pytest.mark.timeout(300)
 _SECRET = "canary-5d1e"
+#: Whole seconds for which nsqd takes a connection's permission for granted.
+_ASKED_AGAIN = 1
 _JSON = ("--status-port", "0", "--log-format", "json")
 
 
@@ -63,8 +65,8 @@ def test_a_connection_that_freezes_one_way(name: str, way: Direction, tmp_path: 
         metrics = odd.ask("metrics")[1]
         worker.terminate()
 
-    print(f"{name}, {way.value} frozen: not ready after {noticed:.1f} s: {told.strip()}; connected anew after {again:.1f} s")
-    print(f"{name}, {way.value} frozen: {len(done)} reports of 5 tasks")
+    seen = f"not ready after {noticed:.1f} s, connected anew after {again:.1f} s"
+    print(f"{name}, {way.value} frozen: {seen}: {told.strip()}; {len(done)} reports of 5 tasks")
     assert odd.code == 0
     assert {task["id"] for task in done} >= {f"meanwhile-{number}" for number in range(5)}
     assert "taskbus_stalls_total" in metrics
@@ -134,7 +136,7 @@ def _nsq_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
         def do_GET(self) -> None:
             permit = {"topic": ".*", "channels": [".*"], "permissions": ["subscribe", "publish"]}
             body = json.dumps(
-                {"ttl": 1, "identity": "us", "authorizations": [permit] if state["ours"] else []}
+                {"ttl": _ASKED_AGAIN, "identity": "us", "authorizations": [permit] if state["ours"] else []}
             ).encode()
             self.send_response(200 if state["ours"] else 403)
             self.send_header("Content-Type", "application/json")
@@ -148,11 +150,18 @@ def _nsq_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
     auth = HTTPServer(("127.0.0.1", 0), Auth)
     thread = threading.Thread(target=auth.serve_forever)
     thread.start()
+
+    def admit(ours: bool) -> None:
+        state.update(ours=ours)
+        # Until then a worker that has been let in just before may well do all that it has to do.
+        over = time.monotonic() + _ASKED_AGAIN
+        wait_until(lambda: time.monotonic() > over)
+
     try:
         with Nsqd(folder, f"-auth-http-address=127.0.0.1:{auth.server_port}").running() as server:
             yield (
                 server.url(auth_secret=_SECRET, plain_auth="true", lease="1s", timeout="3s"),
-                lambda ours: state.update(ours=ours),
+                admit,
             )
     finally:
         auth.shutdown()

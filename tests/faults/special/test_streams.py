@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import orjson
 import pytest
 
+import bus
+from bus import BusError
 from task.codec import encode
 from task.dead import original
 from task.task import Task
@@ -94,9 +98,19 @@ def _burst(served: Served, start: int, count: int, part: int) -> None:
         publish(served.direct, *_tasks(part - 20, 0, first), *_tasks(20, 2, first + part - 20), topic="stormy")
         if served.proxy is not None:
             served.proxy.cut()
-    left = {f"{number:05d}" for number in range(start, start + count)}
-    while left:
-        left -= {task["id"] for task in collect(served.direct, "done", 1, quiet=0.0, limit=120)}
+    asyncio.run(_await_reports(served.direct, {f"{number:05d}" for number in range(start, start + count)}))
+
+
+async def _await_reports(url: str, left: set[str]) -> None:
+    """Return when all of these tasks were reported."""
+    async with bus.connect(url) as b, await b.consumer("done", "collect") as consumer:
+        while left:
+            batch = await consumer.receive(1000, timeout=120)
+            assert batch, f"{len(left)} tasks are not reported, such as {min(left)}"
+            left.difference_update(orjson.loads(delivery.body)["id"] for delivery in batch)
+            # Whoever was told has been told, whatever becomes of this.
+            with suppress(BusError):
+                await consumer.ack(batch)
 
 
 def _growth(name: str, folder: Path, leak: int = 0) -> list[str]:

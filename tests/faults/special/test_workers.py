@@ -120,7 +120,9 @@ def test_a_task_that_kills_its_process(scene: Stage, tmp_path: Path, kind: str) 
         if bus.connect(scene.url).capabilities.history:
             assert [letters[deed]["history"] for deed in deeds] == [[end] * 2 for end in _ENDS]
     else:
-        assert {(letter["code"], letter["attempts"]) for letter in letters.values()} == {("too-many-attempts", 4)}
+        assert {letter["code"] for letter in letters.values()} == {"too-many-attempts"}
+        # Kafka takes back what a process held that has been slow to tell it anything, once more than there were deaths.
+        assert {letter["attempts"] for letter in letters.values()} <= ({4, 5} if scene.name == "kafka" else {4})
         # Nobody could tell how they ended. Where and when they were taken is known from the second attempt on; a broker
         # may count one that reached a process only when that was ending.
         tries = {deed: letters[deed].get("tries", []) for deed in deeds}
@@ -163,7 +165,8 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease(scene: Stage, tmp_p
     print(f"{scene.name}: {reported}")
     assert reported["next"] == 1
     assert 1 <= reported["it"] <= (1 if able.atomic_finish or able.dedupe else 2)
-    assert "2" in {task["msg"] for task in done if task["id"] == "it"}
+    # Of two reports the one that comes later is dropped where repeats are, and either may.
+    assert "2" in {task["msg"] for task in done if task["id"] == "it"} or (able.dedupe and not able.atomic_finish)
 
 
 @pytest.mark.slow
