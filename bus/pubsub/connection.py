@@ -43,8 +43,8 @@ _OPTIONS = (
     # A new channel is a new connection, and not what another one has been using.
     ("grpc.use_local_subchannel_pool", 1),
 )
-#: A connection that is dead without having ended is found by this while a call waits. The emulator takes more than two
-#: of these in five minutes for an attack and ends the connection, so that there, only silence tells.
+#: A connection that is dead without having ended is found by this while a call waits. The emulator takes it for an
+#: attack, so that there only silence tells.
 _KEEPALIVE = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
 
 
