@@ -46,7 +46,8 @@ class Stormy(Worker):
 _POISON = (b"\xff\xfe", b"{", b"[" * 5000, b'{"type":"other","task":"","id":"other"}', b"\0" * 40)
 #: Tasks that are there at once, at first: more than the largest window, so that the worker has held as many as it ever
 #: will, and the allocator what that takes.
-_FLOODS, _FLOOD = 4, 10_000
+#: Kafka's client needs more of them until it has its size.
+_FLOODS, _KAFKA_FLOODS, _FLOOD = 4, 12, 10_000
 #: Tasks of a burst, and how many of them are sent at a time.
 _BURST, _PART = 5100, 1020
 #: Bursts after which client libraries have what they need; how many more there are; and of how many the least is taken:
@@ -118,10 +119,13 @@ def _growth(name: str, folder: Path, leak: int = 0) -> list[str]:
     (folder / "data").mkdir()
     taken: list[Footprint] = []
     with serve(name, folder / "data") as served, _stormy(folder, served.url, leak=leak) as worker:
-        for number in range(_FLOODS):
-            _burst(served, number * _FLOOD, _FLOOD, _FLOOD)
-        for number in range(_WARM + _MORE):
-            _burst(served, _FLOODS * _FLOOD + number * _BURST, _BURST, _PART)
+        sent = 0
+        for _ in range(_KAFKA_FLOODS if name == "kafka" else _FLOODS):
+            _burst(served, sent, _FLOOD, _FLOOD)
+            sent += _FLOOD
+        for _ in range(_WARM + _MORE):
+            _burst(served, sent, _BURST, _PART)
+            sent += _BURST
             now = footprint(name, worker.pid)
             assert now is not None
             taken.append(now)
