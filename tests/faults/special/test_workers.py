@@ -123,8 +123,8 @@ def test_a_task_that_kills_its_process(scene: Stage, tmp_path: Path, kind: str) 
         assert {letter["code"] for letter in letters.values()} == {"too-many-attempts"}
         # Kafka takes back what a process held that has been slow to tell it anything, once more than there were deaths.
         assert {letter["attempts"] for letter in letters.values()} <= ({4, 5} if scene.name == "kafka" else {4})
-        # Nobody could tell how they ended. Where and when they were taken is known from the second attempt on, but not of
-        # a delivery that reached a process only when that was ending.
+        # Nobody could tell how they ended. Where and when they were taken is known from the second attempt on, but not
+        # of a delivery that reached a process only when that was ending.
         tries = {deed: letters[deed].get("tries", []) for deed in deeds}
         attempts = [[each["attempt"] for each in tries[deed]] for deed in deeds]
         assert all(each in ([2, 3], [2], [3], []) for each in attempts)
