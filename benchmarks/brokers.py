@@ -47,7 +47,9 @@ def brokers(folder: Path, count: int) -> Iterator[Pair | str]:
 
 def _kafka(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
     url = stack.enter_context(KafkaServer(folder).running()).url
-    yield Pair("kafka", *kafka_drain(url, folder, count), *kafka_publish(url, count))
+    plain, equal, run = kafka_drain(url, folder, count)
+    yield Pair("kafka", equal, run, *kafka_publish(url, count))
+    yield Pair("kafka, at least once bare", plain, run)
 
 
 def _nats(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import struct
 import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
@@ -20,18 +23,25 @@ __all__ = ["bare_kafka_loop", "kafka_drain", "kafka_publish"]
 
 #: Tasks the bare loops take at a time, and a publisher sends in one call.
 _BATCH = 1000
+#: Length and checksum before a recorded result, and bytes for those of a batch.
+_RECORD = struct.Struct("<II")
+_ROOM = 1024 * _BATCH
 
 
-def kafka_drain(url: str, folder: Path, count: int) -> tuple[Run, Run]:
-    """The bare loop's run, and the worker's, over ``count`` tasks queued in topics of their own."""
+def kafka_drain(url: str, folder: Path, count: int) -> tuple[Run, Run, Run]:
+    """The plain loop's run, that of one with the worker's guarantees, and the worker's, each over ``count`` tasks."""
     mark = uuid.uuid4().hex[:8]
-    bare, topic = f"bench-bare-{mark}", f"bench-{mark}"
-    asyncio.run(_fill(url, [bare, topic, f"{bare}-done", f"{topic}-done"], [bare, topic], count))
-    loop = bare_kafka_loop(_servers(url), bare, f"{bare}-done", count)
+    plain, equal, topic = (f"bench-{each}-{mark}" for each in ("plain", "equal", "worker"))
+    todo = [plain, equal, topic]
+    asyncio.run(_fill(url, [*todo, *(f"{each}-done" for each in todo)], todo, count))
+    loops = [
+        bare_kafka_loop(_servers(url), plain, f"{plain}-done", count),
+        bare_kafka_loop(_servers(url), equal, f"{equal}-done", count, records=folder / "bare.run"),
+    ]
     names = ["--topic", topic, "--group", "bench", "--done-topic", f"{topic}-done"]
     run = run_worker(["--bus", url, "--drain", *names], folder)
     _expect(asyncio.run(_depth(url, f"{topic}-done")), count)
-    return loop, run
+    return loops[0], loops[1], run
 
 
 def kafka_publish(url: str, count: int) -> tuple[float, float]:
@@ -42,8 +52,13 @@ def kafka_publish(url: str, count: int) -> tuple[float, float]:
     return _bare_publish(_servers(url), bare, count), asyncio.run(_publish_many(url, topic, count))
 
 
-def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> Run:
-    """Take a batch, stamp it, write the results, await every report, commit; measured from the first message on."""
+def bare_kafka_loop(servers: str, topic: str, done: str, count: int, *, records: Path | None = None) -> Run:
+    """Take a batch, stamp it, write the results, await every report, commit; measured from the first message on.
+
+    With ``records`` it also does what the worker's guarantees take: deliveries are counted in a commit before anything
+    is done (so that a task that kills its process is found out), and each result is copied into mapped memory before
+    the next task (so that a killed process has not done a whole batch for nothing).
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
@@ -54,6 +69,7 @@ def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> Run:
     )
     producer = Producer({"bootstrap.servers": servers, "acks": "all", "enable.idempotence": True, "linger.ms": 1})
     consumer.subscribe([topic])
+    memory = None if records is None else _mapped(records)
     watch = None
     taken = 0
     while taken < count or watch is None:
@@ -67,7 +83,12 @@ def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> Run:
             if error is not None:
                 failed.append(error)
 
+        if memory is not None:
+            begun = {message.partition() or 0: message.offset() or 0 for message in reversed(messages)}
+            counts = [TopicPartition(topic, number, at, metadata=f"1:{_BATCH}") for number, at in begun.items()]
+            consumer.commit(offsets=counts, asynchronous=False)
         offsets: dict[int, int] = {}
+        at = 0
         for message in messages:
             body = message.value()
             if message.error() is not None or body is None:
@@ -77,7 +98,12 @@ def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> Run:
             task["result"] = "complete"
             task["msg"] = ""
             task["completed"] = _now()
-            producer.produce(done, orjson.dumps(task), on_delivery=report)
+            result = orjson.dumps(task)
+            if memory is not None:
+                record = _RECORD.pack(len(result), crc32(result)) + result
+                memory[at : at + len(record)] = record
+                at += len(record)
+            producer.produce(done, result, on_delivery=report)
             offsets[message.partition() or 0] = (message.offset() or 0) + 1
         producer.flush()
         if failed:
@@ -88,6 +114,12 @@ def bare_kafka_loop(servers: str, topic: str, done: str, count: int) -> Run:
     run = watch.run()
     consumer.close()
     return run
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("w+b") as file:
+        file.truncate(_ROOM)
+        return mmap.mmap(file.fileno(), _ROOM)
 
 
 def _bare_publish(servers: str, topic: str, count: int) -> float:

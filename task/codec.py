@@ -35,9 +35,10 @@ _CHECKED = frozenset((*_TEXTS, *_TIMES, *_SPECIAL))
 #: What most tasks consist of: texts, and an object of texts.
 _COMMON = frozenset(("type", "task", "job", "created", "id", "meta"))
 _ONLY_TEXTS = frozenset((str,))
-_EMPTY: dict[str, str] = {}
 _from_iso = datetime.fromisoformat
 _wrap = Task._of
+# Python 3.11 looks a member of an enumeration up so slowly that it shows with tiny tasks.
+_TASKBUS, _GO = Dialect
 #: How much of a wrong value is shown in an error.
 _SHOWN = 60
 
@@ -59,15 +60,15 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
     if type(data) is not dict:
         raise DecodeError("not-object", f"a task is a JSON object, not {_kind(data)}")
     if data.keys() <= _COMMON and _is_common(data):
-        return _wrap(data, Dialect.TASKBUS)
-    dialect = Dialect.TASKBUS
+        return _wrap(data, _TASKBUS)
+    dialect = _TASKBUS
     if "task" not in data:
         if "info" in data:
-            dialect = Dialect.GO
+            dialect = _GO
             data = {"task" if key == "info" else key: value for key, value in data.items()}
         else:
             data["task"] = ""
-    if "ended" in data and (dialect is Dialect.GO or not data.get("completed")):
+    if "ended" in data and (dialect is _GO or not data.get("completed")):
         data["completed"] = data.pop("ended")
     _check(data)
     if len(body) > _MAX_DEPTH and body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
@@ -77,19 +78,20 @@ def decode(body: bytes, max_size: int = DEFAULT_MAX_SIZE) -> Task:
 
 def _is_common(data: dict[str, Any]) -> bool:
     """Whether these, nothing but common keys, make a task as they stand: nearly always, so it is found out quickly."""
-    get = data.get
-    created, meta = get("created"), get("meta", _EMPTY)
-    if type(created) is not str or type(get("id", "")) is not str or type(get("job", "")) is not str:
+    created = data.get("created")
+    if type(created) is not str or type(data.get("task")) is not str or type(data.get("type")) is not str:
         return False
-    if type(get("type")) is not str or type(get("task")) is not str or not data["type"]:
+    if ("id" in data and type(data["id"]) is not str) or ("job" in data and type(data["job"]) is not str):
         return False
-    if type(meta) is not dict or not _ONLY_TEXTS.issuperset(map(type, meta.values())):
-        return False
+    if "meta" in data:
+        meta = data["meta"]
+        if type(meta) is not dict or not _ONLY_TEXTS.issuperset(map(type, meta.values())):
+            return False
     try:
         _from_iso(created)
     except ValueError:
         return False
-    return created[-1] == "Z"
+    return created[-1] == "Z" and data["type"] != ""
 
 
 def _check_depth(data: dict[str, Any]) -> None:
@@ -188,7 +190,7 @@ def _read_query(text: str) -> dict[str, str]:
 def encode(task: Task) -> bytes:
     """The task as one line of JSON, without a newline, in its own dialect."""
     data = task._data
-    return orjson.dumps(data if task._dialect is Dialect.TASKBUS else _to_go(data))
+    return orjson.dumps(data if task._dialect is _TASKBUS else _to_go(data))
 
 
 def encode_done(
@@ -202,7 +204,7 @@ def encode_done(
     data["msg"] = str(msg)
     data["started"] = started
     data["completed"] = completed
-    if task._dialect is Dialect.GO:
+    if task._dialect is _GO:
         data = _to_go(data)
     try:
         return orjson.dumps(data)

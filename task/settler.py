@@ -69,23 +69,33 @@ class Settler:
             OutputClosedError, ClosedError: nothing can be delivered any more.
             TooLargeError: not even a shortened result fits into the bus's limit.
         """
-        finish = [verdict for verdict in verdicts if verdict.action is Action.FINISH]
+        to_finish = Action.FINISH
+        finish = [verdict for verdict in verdicts if verdict.action is to_finish]
         if finish:
             await self._finish(finish)
         if len(finish) != len(verdicts):
-            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not Action.FINISH]
+            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not to_finish]
             await asyncio.gather(*others)
 
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
-        given_up = not self._atomic and any(verdict.code for verdict in verdicts)
+        given_up = any(verdict.code for verdict in verdicts)
+        published = False
 
         async def attempt() -> None:
+            nonlocal published
             messages = [message for verdict in verdicts for message in verdict.messages]
-            if given_up:
+            deliveries = [verdict.delivery for verdict in verdicts]
+            if self._atomic:
+                await self._consumer.finish(deliveries, messages, self._producer)
+                return
+            if messages and not published:
                 await self._producer.publish_many(messages)
+            # Only what was not confirmed is tried again: a bus that refuses an acknowledgement has the results.
+            published = True
+            if given_up:
                 await self._acknowledge_apart(verdicts)
             else:
-                await self._consumer.finish([verdict.delivery for verdict in verdicts], messages, self._producer)
+                await self._consumer.ack(deliveries)
 
         try:
             await self._persist(attempt)

@@ -28,6 +28,7 @@ _log = logging.getLogger("taskbus.worker")
 _new = tuple.__new__
 #: Seconds of the longest delay: a hundred years, so that the moment is one the calendar has.
 _LONGEST = 100 * 366 * 86400.0
+_ERROR = Result.ERROR
 
 
 class Action(Enum):
@@ -36,6 +37,10 @@ class Action(Enum):
     FINISH = "finish"  #: publish the messages, then acknowledge
     NACK = "nack"  #: deliver again after ``delay``, the attempt counts
     RELEASE = "release"  #: hand back after ``delay``, the attempt does not count
+
+
+# Python 3.11 looks a member of an enumeration up so slowly that it shows with tiny tasks.
+_FINISH = Action.FINISH
 
 
 @dataclass(slots=True)
@@ -91,14 +96,13 @@ class Judge:
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         if outcome.rejected:
             return self._dead_and_done(assignment, outcome, "rejected")
-        if outcome.result is Result.ERROR and self.retries and not self.at_most_once:
+        if outcome.result is _ERROR and self.retries and not self.at_most_once:
             if attempt <= self.retries:
                 return self._again(assignment, self.backoff.delay(attempt), outcome.msg or None)
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         result = outcome.result._value_
-        if self.done_topic is None:
-            return Verdict(delivery, Action.FINISH, result, (), 0.0, None, assignment)
-        return Verdict(delivery, Action.FINISH, result, (self._done(assignment, outcome),), 0.0, None, assignment)
+        messages = () if self.done_topic is None else (self._done(assignment, outcome),)
+        return Verdict(delivery, _FINISH, result, messages, 0.0, None, assignment)
 
     def undecodable(self, delivery: Delivery, problem: DecodeError) -> Verdict:
         """The verdict on bytes that are no task."""
@@ -126,14 +130,14 @@ class Judge:
             delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task, tries=tries
         )
         message = Message(self.dead_topic, letter, None, 0.0, self._unique("dead", delivery))
-        return Verdict(delivery, Action.FINISH, "dead", (message,), 0.0, reason, None, task, code)
+        return Verdict(delivery, _FINISH, "dead", (message,), 0.0, reason, None, task, code)
 
     def refused(self, delivery: Delivery, task: Task, reason: str) -> Verdict:
         """The verdict on a task answered with ``error`` without running it."""
         now = now_text()
         body = encode_done(task, "error", reason, now, now)
         messages = () if self.done_topic is None else (self._message(body, delivery, task),)
-        return Verdict(delivery, Action.FINISH, "error", messages, 0.0, reason, None, task)
+        return Verdict(delivery, _FINISH, "error", messages, 0.0, reason, None, task)
 
     def released(self, delivery: Delivery, delay: float = 0.0) -> Verdict:
         """The verdict on what was not begun here."""
@@ -153,7 +157,7 @@ class Judge:
 
     def ignored(self, delivery: Delivery) -> Verdict:
         """The verdict on a task that is none of ours and wants no answer."""
-        return Verdict(delivery, Action.FINISH, "ignored")
+        return Verdict(delivery, _FINISH, "ignored")
 
     def _unfinished(self, assignment: Assignment) -> Verdict:
         delivery = assignment.delivery
@@ -181,7 +185,7 @@ class Judge:
             return
         moment = datetime.now(UTC) + timedelta(seconds=min(verdict.delay, _LONGEST))
         body = encode(delayed(task, moment, self.topic, attempts))
-        verdict.action = Action.FINISH
+        verdict.action = _FINISH
         unique = self._unique(f"{task.id}:later", verdict.delivery)
         verdict.messages = (Message(self.delay_topic, body, None, 0.0, unique),)
 

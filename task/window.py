@@ -8,7 +8,7 @@ __all__ = ["Window"]
 _HORIZON = 0.05
 #: The most it holds, however tiny the tasks are, unless more are in progress: what keeps a broker on the same network
 #: busy while results on their way are confirmed.
-_MOST = 4000
+_MOST = 8000
 #: What is read ahead of a source that nobody shares, per slot.
 _AHEAD = 1000
 #: Weight of the newest measurement when tasks become shorter. When they become longer, it counts in full at once.

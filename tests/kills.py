@@ -35,7 +35,7 @@ class Noted(Worker):
 
     def do_task(self, ctx: Context) -> Outcome:
         os.write(LEDGER, f"{self.task.id}\\n".encode())
-        time.sleep(0.0002)
+        time.sleep(PAUSE)
         return complete()
 
 
@@ -86,9 +86,9 @@ def kill_workers(folder: Path, url: str, *, most: int, tasks: int) -> Kills:
     return found
 
 
-def start_worker(folder: Path, url: str, *more: str) -> subprocess.Popen[str]:
-    """A worker of type ``noted`` that notes what it does in ``folder``, once it works."""
-    (folder / "noted.py").write_text(_WORKER)
+def start_worker(folder: Path, url: str, *more: str, pause: float = 0.0002) -> subprocess.Popen[str]:
+    """A worker of type ``noted`` that notes what it does in ``folder``, ``pause`` seconds each; once it works."""
+    (folder / "noted.py").write_text(_WORKER.replace("PAUSE", str(pause)))
     command = [sys.executable, "noted.py", "--bus", url, "--log-format", "json", *more]
     worker = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     assert worker.stderr is not None

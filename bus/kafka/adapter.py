@@ -124,7 +124,7 @@ class KafkaBus(Bus):
             # A partition that becomes readable waits for the fetch of the others to come back.
             "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
-            "queued.min.messages": 1000,
+            "queued.min.messages": 10_000,
             "queued.max.messages.kbytes": 16_384,
             "fetch.message.max.bytes": max(options.largest, 1_048_576),
         }

@@ -15,7 +15,7 @@ from bus.errors import BusError, LeaseLostError, UnconfirmedError
 from bus.kafka.copies import Origin, write_origin
 from bus.kafka.names import retry_topic
 from bus.kafka.options import KafkaOptions
-from bus.kafka.partition import Entry, State
+from bus.kafka.partition import LOST, OUT, READY, SETTLED, SETTLING, Entry
 from bus.kafka.reader import Reader
 from bus.kafka.sender import Record, Sender
 
@@ -113,7 +113,7 @@ class KafkaConsumer(Consumer):
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         entries = [delivery.handle for delivery in deliveries]
         with self._reader.lock:
-            self._settle([entry for entry in entries if entry.state is State.OUT])
+            self._settle([entry for entry in entries if entry.state is OUT])
             confirmed = self._reader.confirmation(entries)
         await self._confirmed(confirmed, deliveries)
 
@@ -121,15 +121,13 @@ class KafkaConsumer(Consumer):
         return [delivery.handle for delivery in dict.fromkeys(deliveries)]
 
     def _settle(self, entries: Sequence[Entry]) -> None:
-        changed = set()
         for entry in entries:
             part = entry.partition
             if part.lost:
-                entry.state = State.LOST
-            elif entry.state is not State.SETTLED:  # given twice in one call
+                entry.state = LOST
+            elif entry.state is not SETTLED:  # given twice in one call
                 part.settle(entry)
-                changed.add(part)
-        if changed:
+        if changed := {entry.partition for entry in entries if not entry.partition.lost}:
             self._reader.changed(changed)
 
     async def _confirmed(self, future: asyncio.Future[None], deliveries: Sequence[Delivery]) -> None:
@@ -143,13 +141,13 @@ class KafkaConsumer(Consumer):
             if not future.done() or future.cancelled():
                 self._reader.forget(future)
         lost = []
-        doubtful = [each for each in deliveries if each.handle.state is State.LOST or each.handle.partition.lost]
+        doubtful = [each for each in deliveries if each.handle.state is LOST or each.handle.partition.lost]
         for delivery in dict.fromkeys(doubtful):
             entry: Entry = delivery.handle
             part = entry.partition
-            if entry.state is State.SETTLED and part.lost and part.confirmed < entry.version and not self._closed:
-                entry.state = State.LOST
-            if entry.state is State.LOST:
+            if entry.state is SETTLED and part.lost and part.confirmed < entry.version and not self._closed:
+                entry.state = LOST
+            if entry.state is LOST:
                 lost.append(delivery)
         if lost:
             text = f"{self.topic}: {len(lost)} messages went to another consumer before they were settled"
@@ -166,9 +164,9 @@ class KafkaConsumer(Consumer):
         entries = self._entries(deliveries)
         with self._reader.lock:
             for entry in entries:
-                if entry.state is State.OUT and self.group is not None:
+                if entry.state is OUT and self.group is not None:
                     if entry.partition.lost:
-                        entry.state = State.LOST
+                        entry.state = LOST
                     else:
                         self._reader.put_back(entry)
             confirmed = self._reader.confirmation(entries)
@@ -180,9 +178,9 @@ class KafkaConsumer(Consumer):
         entries = self._entries(deliveries)
         due = time.time() + delay if delay > 0 else 0.0
         with self._reader.lock:
-            ours = [entry for entry in entries if entry.state is State.OUT and not entry.partition.lost]
+            ours = [entry for entry in entries if entry.state is OUT and not entry.partition.lost]
             for entry in ours:
-                entry.state = State.SETTLING
+                entry.state = SETTLING
         await self._copy(
             ours,
             [
@@ -215,10 +213,10 @@ class KafkaConsumer(Consumer):
                 if not sent:
                     with self._reader.lock:
                         for entry in entries:
-                            if entry.state is State.SETTLING:
-                                entry.state = State.OUT
+                            if entry.state is SETTLING:
+                                entry.state = OUT
         with self._reader.lock:
-            self._settle([entry for entry in entries if entry.state is State.SETTLING])
+            self._settle([entry for entry in entries if entry.state is SETTLING])
 
     def _roll(self, entries: list[Entry]) -> None:
         task = asyncio.get_running_loop().create_task(self._roll_on(entries))
@@ -233,8 +231,8 @@ class KafkaConsumer(Consumer):
         finally:
             with self._reader.lock:
                 for entry in entries:
-                    if entry.state is State.OUT:
-                        entry.state = State.READY
+                    if entry.state is OUT:
+                        entry.state = READY
             self._reader.rolled()
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -242,8 +240,7 @@ class KafkaConsumer(Consumer):
             return [
                 delivery
                 for delivery in deliveries
-                if delivery.handle.state is State.LOST
-                or (delivery.handle.state is State.OUT and delivery.handle.partition.lost)
+                if delivery.handle.state is LOST or (delivery.handle.state is OUT and delivery.handle.partition.lost)
             ]
 
     async def close(self) -> None:

@@ -44,6 +44,17 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def _protocol(text: str) -> str:
+    if text.lower() == "share":
+        raise ValueError(
+            "share groups (KIP-932) are not supported: their client cannot hold a task for longer than the broker's "
+            "lock, and the broker drops a task after some deliveries "
+            "(docs/decisions/0015-kafka-without-share-groups.md); "
+            "write classic or consumer, with more partitions than consumers"
+        )
+    return _one_of("classic", "consumer")(text)
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
     """What can stand behind the ``?``."""
@@ -65,7 +76,7 @@ class KafkaOptions:
         30.0,
         "how long a task may go on when its partition is to move to another consumer",
     )
-    protocol: str = option(_one_of("classic", "consumer"), "classic", "of the group: classic, or consumer (KIP-848)")
+    protocol: str = option(_protocol, "classic", "of the group: classic, or consumer (KIP-848)")
     instance: str = option(str, "", "name of this consumer (group.instance.id), so that its restart is no rebalance")
     max_size: int = option(parse_positive_size, 960 * 1024, "largest body")
     timeout: float = option(duration_within(0.1, 600.0), 10.0, "how long to wait for a connection or a confirmation")

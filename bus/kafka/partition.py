@@ -12,7 +12,7 @@ from bus.contract import Delivery
 from bus.kafka.copies import Origin
 from bus.kafka.progress import LIMIT, WINDOW, Progress
 
-__all__ = ["Entry", "Partition", "State"]
+__all__ = ["LOST", "OUT", "READY", "SETTLED", "SETTLING", "STAGED", "Entry", "Partition", "State"]
 
 #: A delayed message this old, or one in the way of so many others, is written anew so that the group's offset goes on.
 _OLD = 86_400.0
@@ -31,6 +31,10 @@ class State(enum.Enum):
     LOST = 5  #: its partition went to another consumer before it was settled
 
 
+# Python 3.11 looks a member of an enumeration up so slowly that it shows with tiny tasks.
+READY, STAGED, OUT, SETTLING, SETTLED, LOST = State
+
+
 class Entry:
     """One message. After a release it is replaced by another, so that the old delivery settles nothing."""
 
@@ -45,7 +49,7 @@ class Entry:
         self.body = body
         self.key = key
         self._origin = origin
-        self.state = State.READY
+        self.state = READY
         self.count = 0
         #: When it was written, Unix time; known of delayed ones.
         self.written = 0.0
@@ -94,14 +98,14 @@ class Partition:
     def stage(self, entry: Entry) -> None:
         """Count a delivery."""
         entry.count = self.progress.deliver(entry.offset)
-        entry.state = State.STAGED
+        entry.state = STAGED
         self.out.add(entry)
         self.version += 1
 
     def settle(self, entry: Entry) -> None:
         """Done with it."""
         self.progress.settle(entry.offset)
-        entry.state = State.SETTLED
+        entry.state = SETTLED
         self.out.discard(entry)
         self.version += 1
         entry.version = self.version
@@ -118,8 +122,8 @@ class Partition:
         """Nothing of it is ours any more. ``uncount`` where we may still commit that."""
         for entry in list(self.out):
             if uncount:
-                self.take_back(entry, State.LOST)
-            entry.state = State.LOST
+                self.take_back(entry, LOST)
+            entry.state = LOST
         self.out.clear()
         self.lost = True
 

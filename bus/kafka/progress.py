@@ -93,8 +93,8 @@ class Progress:
 
     def deliver(self, offset: int) -> int:
         """Count a delivery, and return how many there were."""
-        self._open[offset] += 1
-        return self._open[offset]
+        self._open[offset] = count = self._open[offset] + 1
+        return count
 
     def take_back(self, offset: int) -> None:
         """A delivery does not count: the message was handed back unbegun."""

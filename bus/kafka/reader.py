@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from bus.errors import BusError
 from bus.kafka.copies import read_origin
 from bus.kafka.options import KafkaOptions
-from bus.kafka.partition import Entry, Partition, State
+from bus.kafka.partition import LOST, OUT, SETTLED, SETTLING, STAGED, Entry, Partition
 from bus.kafka.progress import LIMIT, WINDOW, Progress
 from bus.kafka.pulse import Pulse
 from bus.kafka.shelf import Shelf
@@ -30,9 +30,9 @@ __all__ = ["Reader"]
 
 _log = logging.getLogger("taskbus.kafka")
 #: Messages read ahead, and their bytes; twice as many at most.
-_AHEAD = 1000
+_AHEAD = 4000
 _BYTES = 32 * 1024**2
-_BATCH = 500
+_BATCH = 2000
 #: Seconds a poll may take while nothing is held: so long may a first settlement or close have to wait.
 _POLL = 0.1
 #: Seconds between polls while something is held and nothing comes: from, to.
@@ -111,8 +111,8 @@ class Reader:
             taken: list[Entry] = []
             while arrived and len(taken) < limit:
                 entry = arrived.popleft()
-                if entry.state is State.STAGED:
-                    entry.state = State.OUT
+                if entry.state is STAGED:
+                    entry.state = OUT
                     taken.append(entry)
             return taken
 
@@ -124,7 +124,7 @@ class Reader:
     def put_back(self, entry: Entry) -> None:
         """Ready again, as if it had not been delivered. With the lock held."""
         again = entry.again()
-        entry.partition.take_back(entry, State.SETTLED)
+        entry.partition.take_back(entry, SETTLED)
         self._shelf.put_back(again)
         self.changed((entry.partition,))
 
@@ -242,19 +242,20 @@ class Reader:
 
     def _stage(self) -> None:
         """Count as delivered what is asked for; it is yielded when that is committed."""
-        wanted = self._wanted - len(self._staged) - len(self.arrived)
-        while wanted > 0 and (entry := self._shelf.take()) is not None:
-            if self._starts is not None:
-                entry.count, entry.state = 1, State.STAGED
-                self.arrived.append(entry)
-            else:
-                entry.partition.stage(entry)
-                self._staged.append(entry)
-                self._dirty.add(entry.partition)
-            wanted -= 1
-        if self._starts is not None and self.arrived:
+        taken = self._shelf.take(self._wanted - len(self._staged) - len(self.arrived))
+        if not taken:
+            return
+        if self._starts is not None:
+            for entry in taken:
+                entry.count, entry.state = 1, STAGED
+            self.arrived.extend(taken)
             self._wanted = 0
             self._tell()
+            return
+        for entry in taken:
+            entry.partition.stage(entry)
+        self._staged += taken
+        self._dirty.update([entry.partition for entry in taken])
 
     def _commit(self, consumer: Consumer) -> bool:
         """Commit what has changed, and tell those who wait for it. False if that failed."""
@@ -299,15 +300,10 @@ class Reader:
 
     def _hand_over(self) -> None:
         """Yield what was counted, and answer those who wait. With the lock held."""
-        told = False
         staged, self._staged = self._staged, []
-        for entry in staged:
-            if entry.state is not State.STAGED:
-                continue
-            if entry.partition.confirmed >= entry.partition.version or not entry.partition.lost:
-                self.arrived.append(entry)
-                self._wanted = max(0, self._wanted - 1)
-                told = True
+        counted = [entry for entry in staged if entry.state is STAGED and not entry.partition.lost]
+        self.arrived.extend(counted)
+        self._wanted = max(0, self._wanted - len(counted))
         done = []
         left = []
         for future, needed in self._waiters:
@@ -319,7 +315,7 @@ class Reader:
         if done:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_resolve, done)
-        if told:
+        if counted:
             self._tell()
 
     def _steer(self, consumer: Consumer) -> None:
@@ -333,7 +329,7 @@ class Reader:
             for part in self._parts.values():
                 width = part.progress.width if self._starts is None else 0
                 if part.paused:
-                    if under and width < WINDOW // 2 and not (part.retry and crowded):
+                    if under and width < WINDOW * 3 // 4 and not (part.retry and crowded):
                         part.paused = False
                         go.append(TopicPartition(part.name, part.number))
                 elif over or width >= WINDOW - _BATCH or (part.retry and crowded):
@@ -350,7 +346,7 @@ class Reader:
         """What is delayed for long and keeps the group's offset back is written anew behind the others."""
         chosen = part.in_the_way()
         for entry in chosen:
-            entry.state = State.SETTLING
+            entry.state = SETTLING
         if chosen:
             self._rolling = True
             with contextlib.suppress(RuntimeError):
@@ -364,12 +360,31 @@ class Reader:
         if most > 1:
             messages += consumer.consume(most - 1, 0.0)
         with self.lock:
-            for message in messages:
-                if (error := message.error()) is not None:
-                    self._event(message, error)
-                else:
-                    self._accept(message)
+            self._sort_in(messages)
         return True
+
+    def _sort_in(self, messages: Sequence[Message]) -> None:
+        """Put what was read on the shelf."""
+        parts, seq = self._parts, self._seq
+        ready: list[Entry] = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._event(message, error)
+                continue
+            name, number, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+            part = parts.get((name, number))
+            if part is None or not part.progress.see(offset):
+                continue
+            seq += 1
+            origin = read_origin(message.headers(), f"retry-{number}:{offset}") if part.retry else None
+            entry = Entry(part, offset, seq, message.value() or b"", message.key(), origin)
+            if origin is None:
+                ready.append(entry)
+            else:
+                self._shelf.add_copy(entry, origin.due, message.timestamp()[1] / 1000)
+            self.trouble.over()
+        self._shelf.add(ready)
+        self._seq = seq
 
     def _event(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -381,25 +396,6 @@ class Reader:
         if error.fatal() or (is_refusal(error) and not self.joined):
             self._fail(error)
         _log.warning("%s: %s", self._topics[0], error.str())
-
-    def _accept(self, message: Message) -> None:
-        number, offset = message.partition() or 0, message.offset() or 0
-        part = self._parts.get((message.topic() or "", number))
-        if part is None or not part.progress.see(offset):
-            return
-        self.trouble.over()
-        self._seq += 1
-        body = message.value() or b""
-        if not part.retry:
-            self._shelf.add(Entry(part, offset, self._seq, body, message.key(), None))
-            return
-        origin = read_origin(message.headers(), f"retry-{number}:{offset}")
-        entry = Entry(part, offset, self._seq, body, message.key(), origin)
-        if origin.due > time.time():
-            self._shelf.delay(entry, origin.due)
-            entry.written = message.timestamp()[1] / 1000
-        else:
-            self._shelf.add(entry)
 
     def _add(self, name: str, number: int, progress: Progress) -> None:
         self._parts[name, number] = Partition(name, number, progress, retry=name != self._topics[0])
@@ -438,7 +434,7 @@ class Reader:
         with self.lock:
             for part in going:
                 for entry in list(part.out):
-                    part.take_back(entry, State.LOST)
+                    part.take_back(entry, LOST)
                 self._dirty.add(part)
         self._commit(consumer)
         self._drop(keys)
@@ -447,8 +443,8 @@ class Reader:
     def _withdraw(self, going: list[Partition]) -> None:
         """What nobody has been given yet of these partitions is not given to anybody."""
         for part in going:
-            for entry in [each for each in part.out if each.state is State.STAGED]:
-                part.take_back(entry, State.LOST)
+            for entry in [each for each in part.out if each.state is STAGED]:
+                part.take_back(entry, LOST)
                 self._dirty.add(part)
         self._shelf.withdraw(going)
 
@@ -478,7 +474,7 @@ class Reader:
                 self._closing = True
                 for part in self._parts.values():
                     for entry in list(part.out):
-                        part.take_back(entry, State.SETTLED)
+                        part.take_back(entry, SETTLED)
                         self._dirty.add(part)
                 self.arrived.clear()
                 self._staged.clear()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from bus.kafka.partition import Entry, Partition, State
+from bus.kafka.partition import READY, Entry, Partition
 
 __all__ = ["Shelf"]
 
@@ -27,10 +27,18 @@ class Shelf:
         """How many are ready."""
         return len(self._ready) + len(self._again)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entries: Sequence[Entry]) -> None:
         """Ready, behind the others."""
-        self._ready.append(entry)
-        self.ready_bytes += len(entry.body)
+        self._ready.extend(entries)
+        self.ready_bytes += sum([len(entry.body) for entry in entries])
+
+    def add_copy(self, entry: Entry, due: float, written: float) -> None:
+        """A message of the retry topic, written and due at these moments (Unix time): ready, or delayed."""
+        if due > time.time():
+            self.delay(entry, due)
+            entry.written = written
+        else:
+            self.add([entry])
 
     def put_back(self, entry: Entry) -> None:
         """Ready again, before the others."""
@@ -54,17 +62,19 @@ class Shelf:
             _, entry = heapq.heappop(self._delayed)
             self.delayed_bytes -= len(entry.body)
             entry.partition.delayed.pop(entry.offset, None)
-            if not entry.partition.lost and entry.state is State.READY:
-                self.add(entry)
+            if not entry.partition.lost and entry.state is READY:
+                self.add([entry])
 
-    def take(self) -> Entry | None:
-        """The next one that is still ours."""
-        while self._again or self._ready:
-            entry = heapq.heappop(self._again) if self._again else self._ready.popleft()
+    def take(self, limit: int) -> list[Entry]:
+        """Up to ``limit`` of the next ones that are still ours."""
+        again, ready = self._again, self._ready
+        taken: list[Entry] = []
+        while len(taken) < limit and (again or ready):
+            entry = heapq.heappop(again) if again else ready.popleft()
             self.ready_bytes -= len(entry.body)
             if not entry.partition.lost:
-                return entry
-        return None
+                taken.append(entry)
+        return taken
 
     def withdraw(self, parts: Collection[Partition]) -> None:
         """Nothing of these partitions is given to anybody any more."""

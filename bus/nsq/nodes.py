@@ -99,8 +99,11 @@ class Nodes:
                 raise UnreachableError(f"no nsqlookupd answers: {'; '.join(troubles)}")
             return self._known
         if path == "/nodes":
-            self._known = tuple(found)
+            # An nsqlookupd that has just been started knows none until they look for it, up to 15 s later. The nsqds
+            # known so far will tell whether they are gone.
+            self._known = tuple(found) or self._known
             self._stale = asyncio.get_running_loop().time() + self._options.poll
+            return self._known
         return tuple(found)
 
     def _read(self, answer: Any) -> list[Address]:

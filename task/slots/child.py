@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 from bus import Delivery
@@ -19,7 +20,7 @@ from task.errors import Interrupted, WorkerError
 from task.execute import begin, conclude, execute, fail
 from task.load import load_launch
 from task.logs import setup_logs
-from task.slots.frames import Frames
+from task.slots.frames import BrokenFrameError, Frames
 from task.worker import Launch, is_async
 
 __all__ = ["main"]
@@ -84,6 +85,11 @@ class _Child:
         self._interrupt = None
 
     def _listen(self) -> None:
+        with suppress(BrokenFrameError):  # user code has read a part of it
+            self._obey()
+        _end_all()
+
+    def _obey(self) -> None:
         while (frame := self._frames.receive()) is not None:
             if "body" in frame:
                 assignment = _assignment(frame)
@@ -93,7 +99,6 @@ class _Child:
                 self._current[1].context._cancel(CancelReason(frame["cancel"]))
                 if (task := self._interrupt) is not None and self._runner is not None:
                     self._runner.get_loop().call_soon_threadsafe(task.cancel)
-        _end_all()
 
 
 def _end_all() -> None:

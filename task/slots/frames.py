@@ -1,4 +1,4 @@
-"""Messages between an application and its worker processes: a length, then JSON."""
+"""Messages between an application and its worker processes: a length, then a JSON object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 import orjson
 
-__all__ = ["Frames"]
+__all__ = ["BrokenFrameError", "Frames"]
+
+
+class BrokenFrameError(Exception):
+    """What came is no message: something else writes to the connection, or reads from it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(f"no message begins with {data[:20]!r}")
 
 
 class Frames:
@@ -30,13 +37,30 @@ class Frames:
         return True
 
     def receive(self) -> dict[str, Any] | None:
-        """Wait for one object. None if the other side has gone."""
+        """Wait for one object. None if the other side has gone, in the midst of one too.
+
+        Raises:
+            BrokenFrameError: something else came. What follows cannot be read any more.
+        """
         try:
-            size = int.from_bytes(self._stream.read(4), "big")
-            data = self._stream.read(size) if size else b""
+            head = self._stream.read(4)
+            # Looked at alone: where it is something else, the length is, too, and all of it may never come.
+            first = self._stream.read(1)
+            if not first:
+                return None
+            size = int.from_bytes(head, "big") - 1
+            if first != b"{" or size < 1:
+                raise BrokenFrameError(head + first)
+            data = first + self._stream.read(size)
         except (OSError, ValueError):
             return None
-        return orjson.loads(data) if size and len(data) == size else None
+        if len(data) <= size:
+            return None
+        try:
+            found: dict[str, Any] = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise BrokenFrameError(head + data) from None
+        return found
 
     def close(self) -> None:
         """Let go; a waiting ``receive`` of the other side returns None."""

@@ -18,7 +18,7 @@ from task.codec import encode
 from task.execute import begin, conclude
 from task.logs import process_number
 from task.outcome import Outcome, Result
-from task.slots.frames import Frames
+from task.slots.frames import BrokenFrameError, Frames
 from task.slots.thread import Executor
 from task.task import Dialect
 from task.times import now_text
@@ -64,7 +64,11 @@ class ProcessExecutor(Executor):
         frames.send({"number": number, "body": body, "attempt": context.attempt, "remaining": context.remaining})
         if context.cancelled:
             self.cancel(assignment)
-        frame = frames.receive()
+        try:
+            frame = frames.receive()
+        except BrokenFrameError as problem:
+            self._crash(assignment, _broken(problem))
+            return
         if frame is None:
             self._crash(assignment, "")
         elif "unfinished" in frame:
@@ -104,7 +108,10 @@ class ProcessExecutor(Executor):
             theirs.close()
         if self._killed:
             self.kill()
-        first = frames.receive()
+        try:
+            first = frames.receive()
+        except BrokenFrameError as problem:
+            raise _StartError(_broken(problem)) from problem
         if first is None or "failed" in first:
             raise _StartError(first["failed"] if first else "")
         return frames
@@ -159,6 +166,13 @@ class ProcessExecutor(Executor):
 
 class _StartError(Exception):
     """No worker process could be had."""
+
+
+def _broken(problem: BrokenFrameError) -> str:
+    return (
+        f"the worker's process was killed, as its connection to the application cannot be read: {problem}; "
+        "does the worker write to file descriptors that it did not open?"
+    )
 
 
 def _signal_name(number: int) -> str:

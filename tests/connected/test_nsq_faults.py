@@ -5,71 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import Popen
 
 import pytest
 
 import bus
-from bus import BusError, Message
+from bus import Message
 from task import Task, encode
 from tests.helpers import await_until
 from tests.kills import done_tasks, executed, start_worker
 from tests.servers.nsq import Lookupd, Nsqd
-
-#: Tasks of one publish.
-_BATCH = 20
-
-
-class _Publisher:
-    """Publishes tasks of type ``noted`` without pause, and again whatever was not confirmed."""
-
-    def __init__(self) -> None:
-        #: Ids whose publish was confirmed.
-        self.accepted: set[str] = set()
-        self.refusals: list[BusError] = []
-
-    async def run(self, url: str) -> None:
-        number = 0
-        async with bus.connect(url) as b, await b.producer() as producer:
-            while True:
-                ids = [f"{number + n:07d}" for n in range(_BATCH)]
-                try:
-                    await producer.publish_many([Message("noted", encode(Task("noted", id=id))) for id in ids])
-                except BusError as error:
-                    if not error.transient:
-                        raise
-                    self.refusals.append(error)
-                    await asyncio.sleep(0.02)
-                    continue
-                self.accepted.update(ids)
-                number += _BATCH
-                await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def _publishing(url: str) -> AsyncIterator[_Publisher]:
-    publisher = _Publisher()
-    task = asyncio.create_task(publisher.run(url))
-    try:
-        yield publisher
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-@contextmanager
-def _worker(folder: Path, url: str) -> Iterator[Popen[str]]:
-    worker = start_worker(folder, url)
-    try:
-        yield worker
-    finally:
-        worker.terminate()
-        _, err = worker.communicate(timeout=60)
-        assert "Traceback" not in err, err
+from tests.traffic import BATCH, publishing, working
 
 
 def _cpu(pid: int) -> float:
@@ -78,33 +26,27 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _grow(publisher: _Publisher, by: int = 200) -> None:
-    """Wait until that many more are accepted."""
-    goal = len(publisher.accepted) + by
-    await await_until(lambda: len(publisher.accepted) >= goal, 30)
-
-
 @pytest.mark.timeout(180)
 def test_clean_restarts_lose_nothing(nsqd: Nsqd, tmp_path: Path) -> None:
     """nsqd stopped and started under traffic: all that was accepted is done and reported, and nobody is restarted."""
     url = nsqd.url()
 
     async def run() -> None:
-        async with _publishing(url) as publisher:
+        async with publishing(url) as publisher:
             for _ in range(3):
-                await _grow(publisher)
+                await publisher.grow()
                 await asyncio.to_thread(nsqd.stop)
                 refused = len(publisher.refusals)
                 await await_until(lambda seen=refused: len(publisher.refusals) > seen, 20)  # type: ignore[misc]
                 await asyncio.to_thread(nsqd.start)
-            await _grow(publisher)
+            await publisher.grow()
         await await_until(lambda: publisher.accepted <= executed(tmp_path).keys(), 60)
         reported = set[str]()
         async with asyncio.timeout(60):
             while not publisher.accepted <= reported:
                 reported |= (await done_tasks(url)).keys()
 
-    with _worker(tmp_path, url):
+    with working(tmp_path, url):
         asyncio.run(run())
 
 
@@ -115,21 +57,21 @@ def test_a_killed_nsqd_loses_what_it_had_in_memory(nsqd: Nsqd, tmp_path: Path) -
 
     async def run() -> None:
         pending = 0
-        async with _publishing(url) as publisher:
+        async with publishing(url) as publisher:
             for _ in range(3):
-                await _grow(publisher)
+                await publisher.grow()
                 await asyncio.to_thread(nsqd.kill_and_start)
                 pending += len(publisher.accepted - executed(tmp_path).keys())
                 before = set(publisher.accepted)
-                await _grow(publisher)
+                await publisher.grow()
         last = publisher.accepted - before
         # The first batch may have been on its way when nsqd was killed.
-        await await_until(lambda: len(last - executed(tmp_path).keys()) <= _BATCH, 60)
+        await await_until(lambda: len(last - executed(tmp_path).keys()) <= BATCH, 60)
         lost = publisher.accepted - executed(tmp_path).keys()
         print(f"{len(publisher.accepted)} accepted, 3 kills, {len(lost)} lost of {pending} in memory")
-        assert len(lost) <= pending + _BATCH
+        assert len(lost) <= pending + BATCH
 
-    with _worker(tmp_path, url):
+    with working(tmp_path, url):
         asyncio.run(run())
 
 
@@ -144,12 +86,12 @@ def test_with_two_publishing_goes_on_while_one_is_dead(tmp_path: Path) -> None:
     url = f"nsq://{hosts}?http={http}"
 
     async def run(worker: Popen[str]) -> None:
-        async with _publishing(url) as publisher:
-            await _grow(publisher)
+        async with publishing(url) as publisher:
+            await publisher.grow()
             await asyncio.to_thread(pair[0].stop)
             assert not publisher.refusals
             cpu, began, before = _cpu(worker.pid), time.monotonic(), len(executed(tmp_path))
-            await _grow(publisher, 2000)
+            await publisher.grow(2000)
             await await_until(lambda: len(executed(tmp_path)) > before + 1500, 60)
             spent = (_cpu(worker.pid) - cpu) / (time.monotonic() - began)
             assert not publisher.refusals
@@ -161,7 +103,7 @@ def test_with_two_publishing_goes_on_while_one_is_dead(tmp_path: Path) -> None:
         await await_until(lambda: publisher.accepted <= executed(tmp_path).keys(), 60)
 
     try:
-        with _worker(tmp_path, url) as worker:
+        with working(tmp_path, url) as worker:
             asyncio.run(run(worker))
     finally:
         for server in pair:
@@ -183,7 +125,7 @@ def test_while_nothing_answers_nobody_spins(nsqd: Nsqd, tmp_path: Path) -> None:
             await producer.publish("noted", encode(Task("noted", id="late")))
         await await_until(lambda: "late" in executed(tmp_path), 30)
 
-    with _worker(tmp_path, nsqd.url()) as worker:
+    with working(tmp_path, nsqd.url()) as worker:
         asyncio.run(run(worker))
 
 

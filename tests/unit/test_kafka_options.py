@@ -36,6 +36,7 @@ def _given(text: str) -> dict[str, Any]:
         ("kafka://h?partitions=0", "from 1 to 10000"),
         ("kafka://h?session=1ms", "must be 500ms to 30m"),
         ("kafka://h?protocol=new", "write classic or consumer"),
+        ("kafka://h?protocol=share", "share groups .KIP-932. are not supported: .*0015-kafka-without-share-groups.md"),
         ("kafka://h?stall=10s&handover=6s", "half of stall"),
         ("kafka://h?sasl=plain", "needs a user"),
         ("kafka://u@h", "no password"),

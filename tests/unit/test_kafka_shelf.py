@@ -24,21 +24,19 @@ def _entry(part: Partition, offset: int, due: float = 0.0) -> Entry:
 
 
 def _offsets(shelf: Shelf) -> list[int]:
-    taken = []
-    while (entry := shelf.take()) is not None:
-        taken.append(entry.offset)
-    return taken
+    return [entry.offset for entry in shelf.take(100)]
 
 
 def test_what_was_put_back_comes_first_in_its_order() -> None:
     """Messages handed back unbegun come before those not yet given out, oldest first."""
     shelf, part = Shelf(), _part()
     first, second, third = (_entry(part, offset) for offset in range(3))
-    shelf.add(third)
+    shelf.add([third])
     shelf.put_back(second)
     shelf.put_back(first)
     assert (len(shelf), shelf.ready_bytes) == (3, 15)
-    assert _offsets(shelf) == [0, 1, 2]
+    assert [entry.offset for entry in shelf.take(2)] == [0, 1]
+    assert _offsets(shelf) == [2]
     assert (len(shelf), shelf.ready_bytes) == (0, 0)
 
 
@@ -58,7 +56,7 @@ def test_nothing_of_a_partition_that_moves_is_given_out() -> None:
     """A withdrawn partition leaves nothing behind, and a lost one yields nothing."""
     shelf, going, staying, lost = Shelf(), _part(), _part(), _part()
     for part in (going, staying, lost):
-        shelf.add(_entry(part, 0))
+        shelf.add([_entry(part, 0)])
         shelf.put_back(_entry(part, 1))
         shelf.delay(_entry(part, 2), time.time() + 60)
     shelf.withdraw([going])

@@ -103,3 +103,21 @@ def test_nonsense_is_not_believed() -> None:
             assert await nodes.all() == (("a", 4150),)
 
     asyncio.run(run())
+
+
+def test_an_nsqlookupd_that_was_just_started_knows_nobody() -> None:
+    """An answer without any nsqd leaves those that were known; one with some replaces them."""
+
+    async def run() -> None:
+        async with _nodes("1h") as (lookupd, nodes):
+            lookupd.hosts = []
+            assert await nodes.all() == ()
+            lookupd.hosts = ["a"]
+            assert await nodes.all() == (("a", 4150),)
+            lookupd.hosts = []
+            assert await nodes.ask() == (("a", 4150),)
+            assert await nodes.of("t") == (("a", 4150),)
+            lookupd.hosts = ["b"]
+            assert await nodes.ask() == (("b", 4150),)
+
+    asyncio.run(run())

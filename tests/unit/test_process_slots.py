@@ -20,7 +20,7 @@ from task.assignment import Assignment
 from task.context import CancelReason, Context
 from task.load import load_launch, target_of
 from task.slots import ThreadSlots
-from task.slots.frames import Frames
+from task.slots.frames import BrokenFrameError, Frames
 from task.slots.process import ProcessExecutor
 from tests.helpers import is_running, wait_until
 
@@ -28,6 +28,7 @@ from tests.helpers import is_running, wait_until
 AT_LOAD = "TEST_AT_LOAD"
 WORKERS = """
 import asyncio, os, signal, subprocess, sys, time
+from contextlib import suppress
 from pathlib import Path
 from task import Context, Outcome, Reject, RetryLater, Worker, complete, error
 
@@ -41,6 +42,10 @@ if os.environ.get("TEST_AT_LOAD") == "wait":
     FOLDER.joinpath("loading").write_text(str(os.getpid()))
     while not FOLDER.joinpath("go").exists():
         time.sleep(0.005)
+if os.environ.get("TEST_AT_LOAD") == "scribble":
+    for fd in range(3, 64):
+        with suppress(OSError):
+            os.write(fd, b"loading\\n")
 if os.environ.get("TEST_AT_LOAD") == "raise":
     raise RuntimeError("no licence")
 
@@ -66,6 +71,10 @@ class Sync(Worker):
             os.kill(os.getpid(), int(argument))
         if deed == "silence":
             os.closerange(3, 256)
+        if deed == "scribble":
+            for fd in range(3, 64):
+                with suppress(OSError):
+                    os.write(fd, argument.encode())
         if deed == "hang":
             child = subprocess.Popen(["sleep", "600"])
             begun(child.pid)
@@ -99,6 +108,12 @@ class Async(Worker):
         await asyncio.sleep(0)
         return complete(str(os.getpid()))
 """
+
+
+_BROKEN = (
+    "the worker's process was killed, as its connection to the application cannot be read: no message begins with {}; "
+    "does the worker write to file descriptors that it did not open?"
+)
 
 
 class Run:
@@ -204,6 +219,9 @@ def test_outcomes(tmp_path: Path, value: str, outcome: Outcome) -> None:
         (f"signal:{signal.SIGABRT}", "the worker's process was killed by SIGABRT"),
         (f"signal:{signal.SIGRTMIN + 3}", f"the worker's process was killed by signal {signal.SIGRTMIN + 3}"),
         ("silence", "the worker's process was killed by SIGKILL"),
+        ("scribble:progress 10 %", _BROKEN.format("b'progr'")),
+        # A length, and what is no JSON object.
+        ("scribble:\0\0\0\x05{nan}", _BROKEN.format("b'\\x00\\x00\\x00\\x05{nan}'")),
     ],
 )
 def test_crashes(tmp_path: Path, deed: str, reason: str) -> None:
@@ -238,6 +256,29 @@ def test_a_process_that_cannot_load_the_worker(tmp_path: Path, monkeypatch: pyte
 
     assert (failed.outcome, failed.crashed) == (None, True)
     assert "workers_of_test.py cannot be imported: RuntimeError: no licence at " in failed.reason
+
+
+def test_a_process_that_breaks_its_connection_while_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told; when the cause has gone, the next task is done."""
+    with run(tmp_path) as r:
+        monkeypatch.setenv(AT_LOAD, "scribble")
+        failed = r.do("pid")
+        monkeypatch.delenv(AT_LOAD)
+        r.pid()
+
+    assert (failed.outcome, failed.crashed, failed.reason) == (None, True, _BROKEN.format("b'loadi'"))
+
+
+def test_a_process_that_reads_what_is_not_meant_for_it(tmp_path: Path) -> None:
+    """It ends, as it cannot tell where the next message begins, and the next one does the task."""
+    with run(tmp_path) as r:
+        before = r.pid()
+        frames = r.executor._frames
+        assert frames is not None
+        frames._socket.sendall(b"?????")
+        wait_until(lambda: not is_running(before))
+
+        assert r.pid() != before
 
 
 def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,4 +441,17 @@ def test_frames() -> None:
     assert there.receive() is None
     assert there.receive() is None
     assert there.send({"n": 2}) is False
+    there.close()
+
+
+@pytest.mark.parametrize("data", [b"hello world", b"\0\0\0\x02[]", b"\0\0\0\x01{", b"\0\0\0\0{}", b"\0\0\0\x03{1}"])
+def test_what_is_no_frame_is_told(data: bytes) -> None:
+    """It is an error that shows how it begins, also where the other side sends nothing more."""
+    a, b = socket.socketpair()
+    there = Frames(b)
+    a.sendall(data)
+    with pytest.raises(BrokenFrameError) as caught:
+        there.receive()
+    assert repr(data[:5])[:-1] in str(caught.value)
+    a.close()
     there.close()

@@ -160,6 +160,26 @@ def test_it_tries_until_it_works(kind: type[BusError], action: Action) -> None:
     assert (stats.bus_errors, settler.trouble) == (20, "")
 
 
+@pytest.mark.parametrize("verdict", [done(), judge().ended(ended(reject("no")))], ids=["done", "given up"])
+def test_what_was_confirmed_is_not_published_again(verdict: Verdict) -> None:
+    """While a bus that does not finish atomically refuses acknowledgements, only those are tried again."""
+
+    class Refusing(Bus):
+        refusals = 3
+
+        async def ack(self, deliveries: Sequence[Delivery]) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise UnconfirmedError("no")
+            await super().ack(deliveries)
+
+    run = Run(Refusing(), verdict)
+
+    assert run.bus.published == list(verdict.messages)
+    assert [each[1] for each in run.bus.settled] == [verdict.delivery]
+    assert run.stats.bus_errors == 3
+
+
 @pytest.mark.parametrize("error", [OutputClosedError("gone"), ClosedError("closed")])
 def test_what_no_repetition_can_mend_is_raised(error: BusError) -> None:
     """A closed pipe stays closed."""
