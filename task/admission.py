@@ -41,11 +41,7 @@ class Admission:
             return self._wrong_type(delivery, task)
         attempt = delivery.attempt + attempts_before(task) if "meta" in data else delivery.attempt
         if attempt > self._judge.max_attempts:
-            reason = (
-                f"delivered {attempt} times and never brought to an end (max_attempts is "
-                f"{self._judge.max_attempts}): it may be killing its worker"
-            )
-            return self._judge.dead(delivery, "too-many-attempts", reason, task)
+            return self._judge.endless(delivery, task, attempt)
         if "meta" in data and (verdict := self._by_time(delivery, task)) is not None:
             return verdict
         return Assignment(delivery, task, Context(task, attempt, self._limit))

@@ -1,10 +1,10 @@
 """Dead letters: what cannot be done is kept, with the reason and the original bytes.
 
 A dead letter is one JSON object: ``dead`` (when), ``code`` and ``reason``, where it came from (``topic``, ``group``,
-``message_id``), ``attempts``, ``history`` (reasons of earlier nacks) and ``tries`` (what each attempt ended with) where
-these are known, the task's ``type`` and ``id`` when they could be read, and the original message as ``body`` (text) or
-``body_base64``. One too large for its bus is split over several letters, with ``part`` (from 1) and ``parts``; their
-``body_base64`` joined in order is the original.
+``message_id``), ``attempts``, ``history`` (reasons of earlier nacks) and ``tries`` (what each attempt ended with; of
+one that never did when, where and by which process it was taken) where these are known, the task's ``type`` and ``id``
+when they could be read, and the original message as ``body`` (text) or ``body_base64``. One too large for its bus is
+split over several letters, with ``part`` (from 1) and ``parts``; their ``body_base64`` joined in order is the original.
 """
 
 from __future__ import annotations

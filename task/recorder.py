@@ -21,8 +21,9 @@ import tempfile
 import threading
 import time
 from hashlib import blake2b
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import orjson
@@ -30,6 +31,7 @@ import orjson
 from bus import Delivery
 from task.assignment import Assignment
 from task.outcome import Outcome, Result
+from task.tried import Tried, tidy_tried
 
 __all__ = ["Recorder", "open_recorder"]
 
@@ -47,8 +49,10 @@ _dumps = orjson.dumps
 _FORGET = 3600.0
 #: Least seconds between two looks for records of instances that died meanwhile.
 _LOOK_AGAIN = 0.5
-#: Dead instances whose records are kept.
-_MOST_DEAD = 100
+#: Dead instances whose records are kept, and how many of these records an instance remembers, those that it read last.
+_MOST_DEAD, _MOST_LEFT = 100, 100_000
+#: Bytes read at a time of what a dead instance left.
+_PIECE = 64 * 1024
 
 
 def open_recorder(bus: str, topic: str, group: str, epoch: str) -> Recorder | None:
@@ -57,6 +61,7 @@ def open_recorder(bus: str, topic: str, group: str, epoch: str) -> Recorder | No
     try:
         folder = _folder()
         _tidy(folder)
+        tidy_tried(folder, time.time() - _FORGET)
         return Recorder(folder, scope)
     except OSError as error:
         _log.warning("outcomes are not recorded against kill -9: %s", error, extra={"event": "no-recorder"})
@@ -128,6 +133,8 @@ class Recorder:
     def __init__(self, folder: Path, scope: str) -> None:
         self._folder = folder
         self._scope = scope
+        #: Attempts that came to no end, as far as instances of this host took them.
+        self.tried = Tried(folder, scope)
         self._path = folder / f"{scope}-{os.getpid()}-{os.urandom(4).hex()}.run"
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -145,7 +152,8 @@ class Recorder:
         self._start = 0
         self._at = 0
         self._touch = 0.0
-        self._left: dict[tuple[str, int], list[Any]] = {}
+        #: What dead instances left, by id and checksum, in the order of reading: when it was read, and what they wrote.
+        self._left: dict[tuple[str, int], tuple[float, bytes]] = {}
         self._read: set[str] = set()
         self._looked = 0.0
         self._closed = False
@@ -192,14 +200,19 @@ class Recorder:
             self._at = at + size - len(_END)
 
     def recall(self, delivery: Delivery, assignment: Assignment) -> bool:
-        """Give ``assignment`` the outcome an instance now dead recorded for this message. False if there is none."""
+        """Give ``assignment`` the outcome an instance now dead recorded for this message.
+
+        False if there is none, so that it is to be tried; where that is not the first time, this is noted.
+        """
         if delivery.attempt < 2:
             return False
         key = (delivery.id, crc32(delivery.body))
         if key not in self._left:
             self._look()
-        found = self._left.pop(key, None)
+        _, entry = self._left.pop(key, (0.0, b""))
+        found = _fields(entry) if entry else None
         if found is None or found[2] >= delivery.attempt:
+            self.tried.note(delivery, assignment.context.attempt)
             return False
         result, msg, meta, rejected, started, completed = found[3:]
         assignment.outcome = Outcome(Result(result), msg, meta, None, rejected)
@@ -212,35 +225,47 @@ class Recorder:
         if now - self._looked < _LOOK_AGAIN:
             return
         self._looked = now
-        for path in self._folder.glob(f"{self._scope}-*.run"):
+        there = list(self._folder.glob(f"{self._scope}-*.run"))
+        self._read.intersection_update(path.name for path in there)
+        for path in there:
             if path.name in self._read or path == self._path:
                 continue
             fd = _open_dead(path)
             if fd is None:
                 continue
-            try:
+            with open(fd, "rb", buffering=_PIECE) as file:
                 if time.time() - os.fstat(fd).st_mtime <= _FORGET:
                     self._read.add(path.name)
-                    data = os.pread(fd, 2 * _HALF, 0)
                     for start in (0, _HALF):
-                        self._parse(data[start : start + _HALF])
-            finally:
-                os.close(fd)
+                        file.seek(start)
+                        self._parse(file, now)
+        self._forget(now)
 
-    def _parse(self, half: bytes) -> None:
-        at = 0
-        while at + _HEAD.size <= len(half):
-            size, check = _HEAD.unpack_from(half, at)
-            entry = half[at + _HEAD.size : at + _HEAD.size + size]
-            if not size or len(entry) < size or crc32(entry) != check:
+    def _forget(self, now: float) -> None:
+        """Most of what is left was settled long ago, and nobody will ask for it."""
+        left = self._left
+        for key in list(islice(left, max(0, len(left) - _MOST_LEFT))):
+            del left[key]
+        for key in list(takewhile(lambda key: now - left[key][0] > _FORGET, left)):
+            del left[key]
+
+    def _parse(self, file: BinaryIO, now: float) -> None:
+        """Read one half, from where ``file`` is."""
+        room = _HALF
+        while room >= _HEAD.size and len(head := file.read(_HEAD.size)) == _HEAD.size:
+            size, check = _HEAD.unpack(head)
+            room -= _HEAD.size + size
+            if not size or room < 0 or len(entry := file.read(size)) < size or crc32(entry) != check:
                 return
             fields = _fields(entry)
             if fields is not None:
-                self._left[(fields[0], fields[1])] = fields
-            at += _HEAD.size + size
+                key = (fields[0], fields[1])
+                self._left.pop(key, None)
+                self._left[key] = (now, entry)
 
     def close(self, *, forget: bool = True) -> None:
         """Let go. ``forget`` deletes the records: every outcome was settled."""
+        self.tried.close()
         with self._lock:
             self._closed = True
             self._map.close()

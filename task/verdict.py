@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -67,6 +68,7 @@ class Judge:
     they were received: the bus delivers none again, so what is not brought to an end here is dead-lettered.
     ``longest_delay`` is how many seconds the bus can delay a message it has delivered. What is to wait longer goes to
     ``delay_topic``, from where the delay taskmaster sends it back in time; None leaves it to the bus, which cuts it.
+    ``tries`` tells what is known of earlier attempts at a message, for the letter of one that came to no end.
     """
 
     topic: str
@@ -80,6 +82,7 @@ class Judge:
     at_most_once: bool = False
     longest_delay: float = float("inf")
     delay_topic: str | None = None
+    tries: Callable[[Delivery], Sequence[Mapping[str, object]]] | None = None
 
     def ended(self, assignment: Assignment) -> Verdict:
         """The verdict on an attempt that ran."""
@@ -105,9 +108,27 @@ class Judge:
         """The verdict on bytes that are no task."""
         return self.dead(delivery, problem.code, str(problem), None)
 
-    def dead(self, delivery: Delivery, code: str, reason: str, task: Task | None) -> Verdict:
+    def endless(self, delivery: Delivery, task: Task, attempt: int) -> Verdict:
+        """The verdict on a task that was delivered too often to be tried again."""
+        reason = (
+            f"delivered {attempt} times and never brought to an end (max_attempts is {self.max_attempts}): it may be "
+            "killing its worker"
+        )
+        tries = () if self.tries is None else self.tries(delivery)
+        return self.dead(delivery, "too-many-attempts", reason, task, tries)
+
+    def dead(
+        self,
+        delivery: Delivery,
+        code: str,
+        reason: str,
+        task: Task | None,
+        tries: Sequence[Mapping[str, object]] = (),
+    ) -> Verdict:
         """The verdict on a message that no attempt, or no further one, is made at."""
-        letter = dead_letter(delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task)
+        letter = dead_letter(
+            delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task, tries=tries
+        )
         message = Message(self.dead_topic, letter, None, 0.0, self._unique("dead", delivery))
         return Verdict(delivery, _FINISH, "dead", (message,), 0.0, reason, None, task, code)
 

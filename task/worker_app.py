@@ -173,6 +173,7 @@ class WorkerApp:
                 at_most_once=options.ack == "on-receipt",
                 longest_delay=connection.source.capabilities.nack_delay or 0.0,
                 delay_topic=options.delay_topic,
+                tries=recorder.tried.tries if recorder is not None else None,
             )
             self.receiver = Receiver(
                 self.kind,

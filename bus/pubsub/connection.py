@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from time import monotonic
@@ -21,12 +22,15 @@ from bus.pubsub.wire import Method
 
 __all__ = ["Connection"]
 
+_log = logging.getLogger("taskbus.bus")
 _SERVICE = "pubsub.googleapis.com:443"
 _SCOPES = ("https://www.googleapis.com/auth/pubsub",)
 #: How often a call is tried that failed in passing, and the pause before the second time.
 _TRIES, _PAUSE = 4, 0.1
 #: Seconds for which an answer shows that the server works.
 _FRESH = 30.0
+#: How many times as long as one call waits a connection may leave every call without an answer before it is given up.
+_SILENT = 1.5
 #: Seconds the loop goes on after calls were cancelled.
 _LINGER = 0.05
 _OPTIONS = (
@@ -36,8 +40,11 @@ _OPTIONS = (
     # Not a pause, whatever its name: how long an attempt to connect may take.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 5000),
+    # A new channel is a new connection, and not what another one has been using.
+    ("grpc.use_local_subchannel_pool", 1),
 )
-#: A connection that is dead without having ended is found by this. The emulator takes it for an attack.
+#: A connection that is dead without having ended is found by this while a call waits. The emulator takes it for an
+#: attack, so that there only silence tells.
 _KEEPALIVE = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
 
 
@@ -51,8 +58,10 @@ class Connection:
         self._generation = 0
         self._ready = False
         self._answered = 0.0
+        self._silent: float | None = None
         self._cancelled = False
-        self._emulated = options.emulated
+        self.emulated = options.emulated
+        self._credentials: Any = None
         self._channel: Any = None
         self._stubs: dict[Method, Callable[..., Any]] = {}
 
@@ -63,13 +72,16 @@ class Connection:
             UnauthorisedError: there are no Application Default Credentials.
             UnreachableError: whoever would give them does not answer.
         """
-        if self._emulated:
-            self._channel = grpc.aio.insecure_channel(self.where, options=_OPTIONS)
-        else:
-            credentials = await self._credentials()
-            self._channel = grpc_helpers_async.create_channel(
-                self.where, credentials=credentials, options=_OPTIONS + _KEEPALIVE
-            )
+        if not self.emulated:
+            self._credentials = await self._find_credentials()
+        self._channel = self._make()
+
+    def _make(self) -> Any:
+        if self.emulated:
+            return grpc.aio.insecure_channel(self.where, options=_OPTIONS)
+        return grpc_helpers_async.create_channel(
+            self.where, credentials=self._credentials, options=_OPTIONS + _KEEPALIVE
+        )
 
     @property
     def generation(self) -> int:
@@ -85,18 +97,47 @@ class Connection:
     def fresh(self) -> bool:
         """Whether the server answered lately, on the connection there is."""
         before = self._generation
-        return self._ready and self.generation == before and monotonic() - self._answered < _FRESH
+        known = self._ready and self.generation == before and not self.silent
+        return known and monotonic() - self._answered < _FRESH
+
+    @property
+    def silent(self) -> bool:
+        """Whether a call had no answer in its time, and no other call has had one since."""
+        return self._silent is not None
 
     def _answer_came(self) -> None:
         self._ready = True
         self._answered = monotonic()
+        self._silent = None
 
     def _lost(self) -> None:
+        self._silent = None
         if self._ready:
             self._ready = False
             self._generation += 1
 
-    async def _credentials(self) -> Any:
+    async def _unanswered(self, channel: Any, began: float, waited: float) -> None:
+        """A call that began then had no answer for that long. Gives up the connection if none had for too long."""
+        now = monotonic()
+        # What stood still is this process, if the call began longer ago than it was to wait.
+        since = max(began, now - waited)
+        if channel is not self._channel or self.closed or self._answered >= since:
+            return
+        self._silent = since if self._silent is None else min(self._silent, since)
+        if now - self._silent >= _SILENT * self.timeout:
+            _log.warning(
+                "pubsub at %s has not answered for %.0f s; connecting again",
+                self.where,
+                now - self._silent,
+                extra={"event": "bus-lost"},
+            )
+            self._stubs.clear()
+            self._channel = self._make()
+            self._lost()
+            self._cancelled = True
+            await channel.close()
+
+    async def _find_credentials(self) -> Any:
         try:
             async with asyncio.timeout(self.timeout):
                 credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
@@ -127,11 +168,13 @@ class Connection:
         """
         doing = f"{doing}: pubsub at {self.where}"
         route = quote(getattr(request, method.route), safe="")
+        waits = timeout or self.timeout
         for number in range(tries):
+            channel, began = self._channel, monotonic()
             try:
                 answer = await self._stub(method)(
                     request,
-                    timeout=timeout or self.timeout,
+                    timeout=waits,
                     metadata=(("x-goog-request-params", f"{method.route}={route}"),),
                 )
             except grpc.aio.AioRpcError as error:
@@ -144,14 +187,20 @@ class Connection:
                     if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
                         self._answer_came()
                     return None
+                elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    await self._unanswered(channel, began, waits)
                 if code not in AGAIN or number + 1 == tries:
                     raise mapped(code, error.details() or "", doing, topic) from error
             except asyncio.CancelledError:
                 self._cancelled = True
                 me = asyncio.current_task()
-                if self.closed and me is not None and not me.cancelling():
+                if me is None or me.cancelling() or (channel is self._channel and not self.closed):
+                    raise
+                if self.closed:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from None
-                raise
+                raise UnconfirmedError(
+                    f"{doing}: the connection was given up, as nothing answered", topic=topic
+                ) from None
             except Exception as error:  # whatever else the client libraries raise is mapped, and nothing else runs here
                 if self.closed:
                     raise ClosedError("the pubsub bus is closed", topic=topic) from error

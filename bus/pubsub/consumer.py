@@ -174,6 +174,8 @@ class PubsubConsumer(Consumer):
 
     async def _ask(self, limit: int) -> float:
         """Ask Pub/Sub, and keep what comes. Returns the pause before the next pull."""
+        if self._connection.silent:
+            await self._store.probe(self._connection.timeout)
         await self._verify()
         began = monotonic()
         request = wire.PULL.request(subscription=self._joined.subscription, max_messages=min(limit, _MOST))
@@ -188,6 +190,9 @@ class PubsubConsumer(Consumer):
         )
         if answer is not None and answer.received_messages:
             await self._arrived(answer.received_messages)
+        elif answer is None and (self._connection.emulated or not self._connection.fresh):
+            # The service lets a pull run out when there is nothing, as a dead connection does. The emulator says so.
+            await self._store.probe(self._connection.timeout)
         self.trouble, self._failures = "", 0
         return 0.0 if self._buffer or monotonic() - began >= _EMPTY else _EMPTY
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -172,6 +173,9 @@ def test_a_worker_that_kills_its_application(tmp_path: Path, deed: str) -> None:
     assert [task["id"] for task in taken(url, "done")] == ["good"] * 2
     (letter,) = taken(url, "odd.dead")
     assert (letter["code"], letter["id"], letter["attempts"]) == ("too-many-attempts", "bad", 3)
+    # Of the first attempt nothing is known but its number.
+    ((number, host),) = [(each["attempt"], each["host"]) for each in letter["tries"]]
+    assert (number, host) == (2, platform.node())
     assert original(letter) == task_line(deed, "bad")
 
 

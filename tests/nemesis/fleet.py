@@ -25,8 +25,9 @@ _ENDING = 60.0
 _WORKS = b'"event":"started"'
 #: A worker that cannot reach its bus when it is started ends with this code, and is to be started again.
 _NO_BUS = 3
-#: Exit codes that are in order after a signal of ours: ended, stopped within the kill time, killed.
-_TOLD = (0, 4, -signal.SIGKILL, -signal.SIGTERM)
+#: Exit codes that are in order after a signal of ours: ended, stopped while its bus was away, or when the kill time was
+#: over, killed.
+_TOLD = (0, 3, 4, -signal.SIGKILL, -signal.SIGTERM)
 
 
 class Fleet:

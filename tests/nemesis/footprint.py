@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Footprint", "footprint", "grown"]
+__all__ = ["Footprint", "drift", "floor", "footprint", "grown"]
 
 #: By how much each may have grown.
 _MORE = 0.10
@@ -35,6 +35,31 @@ def footprint(name: str, pid: int) -> Footprint | None:
         return Footprint(name, pid, memory, len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]))
     except (FileNotFoundError, ProcessLookupError, KeyError):
         return None
+
+
+def floor(several: Sequence[Footprint]) -> Footprint:
+    """The least of each that one process took. What only came and went is not in it; what leaks is."""
+    first = several[0]
+    least = (min(getattr(each, what) for each in several) for what in ("memory", "files", "threads"))
+    return Footprint(first.name, first.pid, *least)
+
+
+def drift(samples: Sequence[Sequence[Footprint]]) -> list[str]:
+    """What processes took more of in the last quarter of these samples than in the second, in sentences.
+
+    In the first they may still take what they need. Of each quarter the least counts. Fewer than four samples show
+    nothing.
+    """
+    quarter = len(samples) // 4
+    return grown(_floors(samples[quarter : 2 * quarter]), _floors(samples[len(samples) - quarter :]))
+
+
+def _floors(samples: Sequence[Sequence[Footprint]]) -> list[Footprint]:
+    each: dict[int, list[Footprint]] = {}
+    for sample in samples:
+        for found in sample:
+            each.setdefault(found.pid, []).append(found)
+    return [floor(several) for several in each.values()]
 
 
 def grown(before: Sequence[Footprint], after: Sequence[Footprint]) -> list[str]:

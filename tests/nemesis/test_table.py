@@ -9,7 +9,7 @@ import pytest
 
 from bus import Durability
 from tests.nemesis.account import Account
-from tests.nemesis.footprint import Footprint, footprint, grown
+from tests.nemesis.footprint import Footprint, drift, footprint, grown
 from tests.nemesis.table import BEGIN, END, keep, kept, row, table, write
 from tests.nemesis.trial import Trial
 
@@ -88,6 +88,19 @@ def test_growth_is_told() -> None:
         "files of the worker (1) grew from 20 to 24",
         "threads of the worker (1) grew from 5 to 9",
     ]
+
+
+def test_drift_is_what_stays() -> None:
+    """What a process takes at first, and what it gives back at times, is none; what rises with the time is."""
+
+    def samples(*memory: int) -> list[list[Footprint]]:
+        return [[Footprint("worker", 1, each, 20, 5)] for each in memory]
+
+    assert drift(samples(10, 1000, 1500, 1000, 1090, 2000, 1700, 1050)) == []
+    assert drift(samples(10, 1000, 1500, 1000, 1090, 2000, 1700, 1150)) == [
+        "memory of the worker (1) grew from 1000 to 1150"
+    ]
+    assert drift([*samples(1000, 1000, 1000), []]) == []
 
 
 def test_footprint_of_a_process() -> None:

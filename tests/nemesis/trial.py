@@ -14,7 +14,7 @@ from tests.nemesis.account import Account, settle
 from tests.nemesis.brokers import serve
 from tests.nemesis.cluster import Cluster
 from tests.nemesis.fault import FAULTS, Fault
-from tests.nemesis.footprint import Footprint, grown
+from tests.nemesis.footprint import Footprint, drift
 from tests.nemesis.ledger import Event
 from tests.nemesis.plan import Period, plan
 
@@ -94,12 +94,13 @@ def run_trial(
         _await(lambda: cluster.fleet.working, "not all workers work", cluster)
         cluster.send(tasks=tasks, rate=tasks / (seconds * _SENDING), seed=seed)
         _await(lambda: cluster.ledger.count(Event.DONE), "no task is reported", cluster)
-        before: list[Footprint] = []
-        for number, period in enumerate(plan(f"{seed} {name}", chosen, seconds, mean=mean)):
+        taken: list[list[Footprint]] = []
+        for period in plan(f"{seed} {name}", chosen, seconds, mean=mean):
             say(f"{name}: {period}")
             _run_period(cluster, period)
-            if leaks and number == 0:
-                before = cluster.footprints()
+            if leaks:
+                taken.append(cluster.footprints())
+                say(f"{name}: {taken[-1]}")
         drained = _drain(cluster, patience if _covered(cluster) else min(patience, _SHORT_PATIENCE))
         trial = Trial(
             bus=name,
@@ -115,7 +116,7 @@ def run_trial(
         )
         trial.broken += _broken(trial, cluster)
         if leaks:
-            trial.broken += grown(before, cluster.footprints())
+            trial.broken += drift([*taken, cluster.footprints()])
     return trial
 
 

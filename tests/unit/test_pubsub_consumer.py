@@ -15,13 +15,14 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
-from bus import UnauthorisedError, UnreachableError, UnsupportedError, fence
+from bus import UnauthorisedError, UnconfirmedError, UnreachableError, UnsupportedError, fence
 from bus.pubsub import consumer as consumer_module
 from bus.pubsub import wire
 from bus.pubsub.connection import Connection
 from bus.pubsub.consumer import PubsubConsumer
 from bus.pubsub.options import PubsubOptions
 from bus.pubsub.store import Joined, Store
+from tests.helpers import await_until
 
 Answer = Callable[[wire.Method, Any], Any]
 
@@ -30,9 +31,13 @@ class _Connection:
     """Notes every call."""
 
     generation = 0
+    timeout = 10.0
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
+        self.emulated = False
+        self.fresh = True
+        self.silent = False
         self.calls: list[tuple[wire.Method, Any]] = []
 
     async def call(self, method: wire.Method, request: Any, doing: str, **options: Any) -> Any:
@@ -48,17 +53,33 @@ class _Connection:
 
 
 class _Store:
+    def __init__(self) -> None:
+        #: What a look whether the server answers comes to, one after the other, and then well.
+        self.probes: list[Exception | None] = []
+        self.probed = 0
+
     def forget(self, topic: str) -> None:
         pass
+
+    async def probe(self, timeout: float) -> None:
+        self.probed += 1
+        error = self.probes.pop(0) if self.probes else None
+        if error is not None:
+            raise error
 
     async def join(self, topic: str, group: str) -> Joined:
         return Joined("subscription", 30.0, "epoch")
 
 
-async def _consumer(answer: Answer, **options: Any) -> tuple[PubsubConsumer, _Connection]:
+async def _consumer(answer: Answer, store: _Store | None = None, **options: Any) -> tuple[PubsubConsumer, _Connection]:
     connection = _Connection(answer)
     made = PubsubConsumer(
-        cast(Connection, connection), cast(Store, _Store()), PubsubOptions(**options), "t", "g", lambda gone: None
+        cast(Connection, connection),
+        cast(Store, store or _Store()),
+        PubsubOptions(**options),
+        "t",
+        "g",
+        lambda gone: None,
     )
     await made.join()
     return made, connection
@@ -147,6 +168,36 @@ def test_trouble_ends_with_the_next_answer() -> None:
     async def run() -> None:
         consumer, _ = await _consumer(_once(UnreachableError("away"), wire.PULL.answer(), _pulled("1")))
         assert len(await consumer.receive(1, timeout=5)) == 1
+        assert consumer.trouble == ""
+        await consumer.close()
+
+    asyncio.run(run())
+
+
+def test_a_pull_that_ran_out_is_no_answer() -> None:
+    """Where nothing was answered lately, or the emulator would have said so, it is asked whether anybody is there."""
+
+    async def run() -> None:
+        store = _Store()
+        consumer, connection = await _consumer(lambda method, request: None, store)
+        assert await consumer.receive(1, timeout=0.3) == []
+        assert store.probed == 0
+        connection.fresh = False
+        store.probes = [UnconfirmedError("no answer")] * 2
+        assert await consumer.receive(1, timeout=0.15) == []
+        assert consumer.trouble == "no answer"
+        await await_until(lambda: store.probed >= 1)
+        # A pull of a minute would tell less than a question.
+        connection.fresh = connection.silent = True
+        pulls = len(connection.of(wire.PULL))
+        assert await consumer.receive(1, timeout=0.3) == []
+        await await_until(lambda: not store.probes)
+        assert len(connection.of(wire.PULL)) <= pulls + 1
+        connection.silent = False
+        connection.emulated = True
+        probed = store.probed
+        assert await consumer.receive(1, timeout=1.0) == []
+        assert store.probed > probed
         assert consumer.trouble == ""
         await consumer.close()
 

@@ -354,6 +354,34 @@ def test_a_crash_loop_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest
     live.close()
 
 
+def test_a_crash_loop_does_not_fill_the_memory_of_those_who_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what dead instances left so much is remembered, for as long as a lease may last; of those gone nothing is."""
+    monkeypatch.setattr(module, "_MOST_LEFT", 30)
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    mine = Recorder(tmp_path, "scope")
+    gone = leave(tmp_path, complete(), id="gone")
+    assert recall(mine, id="gone") is not None
+    gone.unlink()
+    for instance in range(10):
+        left = Recorder(tmp_path, "scope")
+        for number in range(10):
+            left.record(attempt(complete(), id=f"{instance}-{number}"))
+        left.close(forget=False)
+        now[0] += 1.0
+        assert recall(mine, id="another") is None
+    assert len(mine._left) == 30
+    assert len(mine._read) == 10
+    assert recall(mine, id="9-9") is not None
+    assert recall(mine, id="0-0") is None
+    now[0] += 3700.0
+    assert recall(mine, id="another") is None
+    assert not mine._left
+    mine.close()
+
+
 def test_records_that_are_just_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that has its file but not yet its lock is not taken for dead; once it is, its records count."""
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))

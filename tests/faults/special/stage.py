@@ -64,23 +64,24 @@ def stage(name: str, folder: Path, *arguments: str) -> Iterator[Stage]:
 
 
 def _make(name: str, folder: Path, arguments: Sequence[str]) -> tuple[ServerProcess, str, float]:
+    # With a second, a worker that has to wait for its turn on a busy machine loses leases which it is not meant to.
     if name == "nats":
         nats = NatsServer(folder, *arguments)
-        return nats, f"{nats.url}?lease=1s", 1.0
+        return nats, f"{nats.url}?lease=2s", 2.0
     if name == "nsq":
         nsqd = Nsqd(folder, *arguments)
-        return nsqd, nsqd.url(lease="1s"), 1.0
+        return nsqd, nsqd.url(lease="2s"), 2.0
     if name == "kafka":
         pytest.importorskip("confluent_kafka")
         from tests.servers.kafka import KafkaServer
 
         kafka = KafkaServer(folder)
-        return kafka, f"{kafka.url}?partitions=1&session=1s&handover=500ms&stall=2s", 2.0
+        return kafka, f"{kafka.url}?partitions=1&session=2s&handover=500ms&stall=2s", 3.0
     pytest.importorskip("google.pubsub_v1")
     from tests.servers.pubsub import PubsubEmulator
 
     emulator = PubsubEmulator(folder)
-    return emulator, f"{emulator.url}&lease=1s", 1.0
+    return emulator, f"{emulator.url}&lease=2s", 2.0
 
 
 def collect(url: str, topic: str, count: int, *, quiet: float = 1.0, limit: float = 60.0) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,6 +26,8 @@ from tests.servers.nsq import Nsqd
 
 pytestmark = pytest.mark.timeout(300)
 _SECRET = "canary-5d1e"
+#: Whole seconds for which nsqd takes a connection's permission for granted.
+_ASKED_AGAIN = 1
 _JSON = ("--status-port", "0", "--log-format", "json")
 
 
@@ -50,17 +53,20 @@ def test_a_connection_that_freezes_one_way(name: str, way: Direction, tmp_path: 
         collect(served.direct, "done", 1, quiet=0.0)
         before = served.proxy.accepted
         served.proxy.freeze(way)
+        frozen = time.monotonic()
         publish(served.direct, *(task_line("", f"meanwhile-{number}") for number in range(5)))
         wait_until(lambda: odd.ask("readyz")[0] == 503, 60)
-        told = odd.ask("readyz")[1]
+        noticed, told = time.monotonic() - frozen, odd.ask("readyz")[1]
         wait_until(lambda: served.proxy is not None and served.proxy.accepted > before, 60)
+        again = time.monotonic() - frozen
         served.proxy.heal()
         wait_until(lambda: odd.ask("readyz")[0] == 200, 60)
         done = collect(served.direct, "done", 5, quiet=2.0, limit=90)
         metrics = odd.ask("metrics")[1]
         worker.terminate()
 
-    print(f"{name}, {way.value} frozen: {told.strip()}; {len(done)} reports of 5 tasks")
+    seen = f"not ready after {noticed:.1f} s, connected anew after {again:.1f} s"
+    print(f"{name}, {way.value} frozen: {seen}: {told.strip()}; {len(done)} reports of 5 tasks")
     assert odd.code == 0
     assert {task["id"] for task in done} >= {f"meanwhile-{number}" for number in range(5)}
     assert "taskbus_stalls_total" in metrics
@@ -130,7 +136,7 @@ def _nsq_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
         def do_GET(self) -> None:
             permit = {"topic": ".*", "channels": [".*"], "permissions": ["subscribe", "publish"]}
             body = json.dumps(
-                {"ttl": 1, "identity": "us", "authorizations": [permit] if state["ours"] else []}
+                {"ttl": _ASKED_AGAIN, "identity": "us", "authorizations": [permit] if state["ours"] else []}
             ).encode()
             self.send_response(200 if state["ours"] else 403)
             self.send_header("Content-Type", "application/json")
@@ -144,11 +150,18 @@ def _nsq_login(folder: Path) -> Iterator[tuple[str, Callable[[bool], None]]]:
     auth = HTTPServer(("127.0.0.1", 0), Auth)
     thread = threading.Thread(target=auth.serve_forever)
     thread.start()
+
+    def admit(ours: bool) -> None:
+        state.update(ours=ours)
+        # Until then a worker that has been let in just before may well do all that it has to do.
+        over = time.monotonic() + _ASKED_AGAIN
+        wait_until(lambda: time.monotonic() > over)
+
     try:
         with Nsqd(folder, f"-auth-http-address=127.0.0.1:{auth.server_port}").running() as server:
             yield (
                 server.url(auth_secret=_SECRET, plain_auth="true", lease="1s", timeout="3s"),
-                lambda ours: state.update(ours=ours),
+                admit,
             )
     finally:
         auth.shutdown()

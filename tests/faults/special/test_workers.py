@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import signal
 import subprocess
 from collections import Counter
@@ -119,7 +120,20 @@ def test_a_task_that_kills_its_process(scene: Stage, tmp_path: Path, kind: str) 
         if bus.connect(scene.url).capabilities.history:
             assert [letters[deed]["history"] for deed in deeds] == [[end] * 2 for end in _ENDS]
     else:
-        assert {(letter["code"], letter["attempts"]) for letter in letters.values()} == {("too-many-attempts", 4)}
+        assert {letter["code"] for letter in letters.values()} == {"too-many-attempts"}
+        # Kafka takes back what a process held that has been slow to tell it anything, once more than there were deaths.
+        assert {letter["attempts"] for letter in letters.values()} <= ({4, 5} if scene.name == "kafka" else {4})
+        # Nobody could tell how they ended. Where and when they were taken is known from the second attempt on, but not
+        # of a delivery that reached a process only when that was ending.
+        tries = {deed: letters[deed].get("tries", []) for deed in deeds}
+        attempts = [[each["attempt"] for each in tries[deed]] for deed in deeds]
+        assert all(each in ([2, 3], [2], [3], []) for each in attempts)
+        assert attempts == [[2, 3]] * 3 or scene.name != "sqlite"
+        for deed in deeds:
+            assert len({each["pid"] for each in tries[deed]} - {process.pid}) == len(tries[deed])
+            assert {each["host"] for each in tries[deed]} <= {platform.node()}
+            moments = [each["taken"] for each in tries[deed]]
+            assert sorted({*moments, letters[deed]["dead"]}) == [*moments, letters[deed]["dead"]]
 
 
 @pytest.mark.slow
@@ -151,7 +165,8 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease(scene: Stage, tmp_p
     print(f"{scene.name}: {reported}")
     assert reported["next"] == 1
     assert 1 <= reported["it"] <= (1 if able.atomic_finish or able.dedupe else 2)
-    assert "2" in {task["msg"] for task in done if task["id"] == "it"}
+    # Of two reports the one that comes later is dropped where repeats are, and either may.
+    assert "2" in {task["msg"] for task in done if task["id"] == "it"} or (able.dedupe and not able.atomic_finish)
 
 
 @pytest.mark.slow
