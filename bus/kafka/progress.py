@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections import deque
 
 __all__ = ["LIMIT", "WINDOW", "Progress", "decode"]
 
@@ -21,6 +20,7 @@ LIMIT = 4000
 _FORM = "1"
 _SETTLED = 15
 _MOST = 14
+_DONE = bytes([_SETTLED])
 
 
 def decode(text: str | None) -> bytes:
@@ -39,23 +39,28 @@ class Progress:
 
     def __init__(self, base: int | None = None, text: str | None = None) -> None:
         self._fresh = base is None
-        self._next = base or 0
-        self._order: deque[int] = deque()
-        #: Deliveries of every message seen and not settled.
-        self._open: dict[int, int] = {}
+        #: One byte for each offset from ``_start`` on, as :func:`decode` has them, of the messages seen.
+        self._start = base or 0
+        self._states = bytearray()
         #: States, told by the text, of messages not seen yet.
         self._told: dict[int, int] = {}
         for number, state in enumerate(decode(text) if base is not None else b""):
             if state:
-                self._told[self._next + number] = state
+                self._told[self._start + number] = state
+
+    @property
+    def _next(self) -> int:
+        return self._start + len(self._states)
 
     @property
     def oldest(self) -> int:
         """The offset to commit: of the oldest message not settled."""
-        order, unsettled = self._order, self._open
-        while order and order[0] not in unsettled:
-            order.popleft()
-        return order[0] if order else self._next
+        states = self._states
+        if states and states[0] == _SETTLED:
+            done = len(states) - len(states.lstrip(_DONE))
+            del states[:done]
+            self._start += done
+        return self._start
 
     @property
     def width(self) -> int:
@@ -64,46 +69,52 @@ class Progress:
 
     def see(self, offset: int) -> bool:
         """A message arrived, in order. False if it is settled already."""
-        if offset == self._next and not self._told and not self._fresh:
-            self._open[offset] = 0
-            self._order.append(offset)
-            self._next = offset + 1
+        states = self._states
+        if offset == self._start + len(states) and not self._told and not self._fresh:
+            states.append(0)
             return True
         if offset < self._next and not self._fresh:
             # The topic was made anew: what was known is of other messages.
-            self._order.clear()
-            self._open.clear()
+            self._start = offset
             self._told.clear()
+            states.clear()
         self._fresh = False
         self.skip(offset)
         state = self._told.pop(offset, 0)
-        self._next = offset + 1
-        if state == _SETTLED:
-            return False
-        self._open[offset] = state
-        self._order.append(offset)
-        return True
+        states.append(state)
+        return state != _SETTLED
 
     def skip(self, offset: int) -> None:
         """No message before ``offset`` is left to come: those missing were deleted, or are marks of transactions."""
-        if offset > self._next:
+        missing = offset - self._next
+        if missing > 0:
             for gone in [each for each in self._told if each < offset]:
                 del self._told[gone]
-            self._next = offset
+            if self.width:
+                self._states.extend(_DONE * missing)
+            else:
+                self._start = offset
 
     def deliver(self, offset: int) -> int:
-        """Count a delivery, and return how many there were."""
-        self._open[offset] = count = self._open[offset] + 1
+        """Count a delivery, and return how many there were; 1 of a message whose topic was made anew since."""
+        states, at = self._states, offset - self._start
+        if not 0 <= at < len(states):
+            return 1
+        count = states[at] + 1
+        states[at] = count if count < _MOST else _MOST
         return count
 
     def take_back(self, offset: int) -> None:
         """A delivery does not count: the message was handed back unbegun."""
-        if self._open.get(offset, 0) > 0:
-            self._open[offset] -= 1
+        at = offset - self._start
+        if 0 <= at < len(self._states) and 0 < self._states[at] <= _MOST:
+            self._states[at] -= 1
 
     def settle(self, offset: int) -> None:
         """The message is done with."""
-        self._open.pop(offset, None)
+        at = offset - self._start
+        if 0 <= at < len(self._states):
+            self._states[at] = _SETTLED
 
     def encode(self, limit: int = LIMIT) -> tuple[int, str]:
         """What to commit: an offset, and a text of at most ``limit`` characters.
@@ -112,13 +123,13 @@ class Progress:
         delivered again though they are settled, and none is lost.
         """
         base = self.oldest
-        end = max(self._next, max(self._told, default=-1) + 1)
-        states = bytearray([_SETTLED]) * (self._next - base) + bytes(end - self._next)
-        for offset, count in self._open.items():
-            states[offset - base] = min(count, _MOST)
-        for offset, state in self._told.items():
-            states[offset - base] = state
-        kept = bytes(states).rstrip(b"\0")
+        states = bytes(self._states)
+        if self._told:
+            told = bytearray(max(self._told) + 1 - self._next)
+            for offset, state in self._told.items():
+                told[offset - self._next] = state
+            states += told
+        kept = states.rstrip(b"\0")
         text = _pack(kept)
         if len(text) > limit:
             kept = bytes(state if state == _SETTLED else min(state, 1) for state in kept)

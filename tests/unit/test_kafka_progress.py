@@ -72,6 +72,20 @@ def test_a_topic_made_anew_begins_anew() -> None:
     progress.settle(101)
     assert _seen(progress, 0, 1) == [0, 1]
     assert progress.oldest == 0
+    progress.settle(101)
+    progress.take_back(101)
+    assert progress.deliver(101) == 1
+    assert progress.encode() == (0, "")
+
+
+def test_more_deliveries_than_the_text_can_count_settle_nothing() -> None:
+    """The count stands still at its end, before the mark of what is settled."""
+    progress = Progress(0)
+    _seen(progress, 0)
+    for _ in range(40):
+        progress.deliver(0)
+    assert list(decode(progress.encode()[1])) == [14]
+    assert _seen(Progress(*progress.encode()), 0) == [0]
 
 
 @pytest.mark.parametrize("text", ["", "x", "1", "1!!!", "1AAAA", "2eJwDAAAAAAE=", "someone else's", "1ü"])
@@ -87,16 +101,19 @@ def test_the_text_never_outgrows_its_limit() -> None:
     for often in (0.02, 0.5, 0.98):
         progress = Progress(0)
         _seen(progress, *range(WINDOW))
+        unsettled = {0}
         for offset in range(1, WINDOW):
             for _ in range(dice.randrange(3)):
                 progress.deliver(offset)
             if dice.random() < often:
                 progress.settle(offset)
+            else:
+                unsettled.add(offset)
         base, text = progress.encode()
         assert base == 0
         assert len(text) <= LIMIT
         left = set(_seen(Progress(base, text), *range(WINDOW)))
-        assert {offset for offset in range(WINDOW) if offset in progress._open} <= left
+        assert unsettled <= left
 
 
 def test_random_histories_agree_with_a_set() -> None:
