@@ -35,6 +35,8 @@ _LOOK = 1.0
 _LINGER = 0.002
 #: Batches of results that may be on their way to the bus at once.
 _PIPELINED = 4
+#: Portions in which a wide window is filled.
+_PORTIONS = 4
 #: Seconds after which a running task counts as long, and what waits behind it is handed back.
 _PATIENCE = 0.1
 #: Seconds between looks at whether the topic is empty, with ``--drain``.
@@ -215,6 +217,9 @@ class Receiver:
         elif window.wide and held and free * 2 < window.size:
             # Refilled by halves: asking again for every single task would cost more than doing it.
             return -1
+        elif window.wide:
+            # And in portions, so that some are done while others are received and others settled.
+            free = min(free, max(1, window.size // _PORTIONS))
         return free if free > 0 else -1
 
     async def _admit(self, deliveries: Sequence[Delivery]) -> None:

@@ -13,6 +13,9 @@ _MOST = 8000
 _AHEAD = 1000
 #: Weight of the newest measurement when tasks become shorter. When they become longer, it counts in full at once.
 _WEIGHT = 0.3
+#: Seconds below which a mean is that of tiny tasks, one of which may have waited for the processor: the window then
+#: halves rather than shrink at once.
+_TINY = 1e-4
 
 
 class Window:
@@ -48,7 +51,8 @@ class Window:
         else:
             self._mean += _WEIGHT * (newest - self._mean)
         ahead = int(_HORIZON / max(self._mean, 1e-9))
-        self.size = max(self._slots, min(self._slots * ahead, self.size * 2, _MOST))
+        least = max(self._slots, self.size // 2) if newest < _TINY else self._slots
+        self.size = max(least, min(self._slots * ahead, self.size * 2, _MOST))
 
     def collapse(self) -> None:
         """A task turned out long: hold no more than can be in progress."""

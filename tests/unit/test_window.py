@@ -50,6 +50,14 @@ def test_a_longer_task_counts_at_once() -> None:
     assert sizes[-1] == 8000
 
 
+def test_tiny_tasks_that_waited_for_the_processor_narrow_it_by_half() -> None:
+    """A mean of 90 µs where it was 1 µs: half of the window at most is given up at each measurement."""
+    window = Window(1, fixed=None, shared=True)
+    full = after(window, *[1e-6] * 20)[-1]
+
+    assert after(window, *[9e-5] * 5) == [full // 2, full // 4, full // 8, 555, 555]
+
+
 def test_more_slots_than_the_limit_are_all_used() -> None:
     """What is in progress is not limited, only what waits behind it."""
     assert after(Window(9000, fixed=None, shared=True), *[1e-6] * 3)[-1] == 9000
