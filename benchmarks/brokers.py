@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 from benchmarks.kafka import kafka_drain, kafka_publish
 from benchmarks.measure import Run
 from benchmarks.nats import nats_drain, nats_publish
 from benchmarks.nsq import nsq_drain, nsq_publish
 from benchmarks.pubsub import pubsub_drain, pubsub_publish
-from tests.servers.kafka import KafkaServer
-from tests.servers.nats import NatsServer
+from benchmarks.servers import at_hand, new_bus
 from tests.servers.pubsub import PubsubEmulator
 
 __all__ = ["Pair", "brokers"]
@@ -34,35 +31,28 @@ class Pair(NamedTuple):
 
 def brokers(folder: Path, count: int) -> Iterator[Pair | str]:
     """The pairs of each broker, with ``count`` tasks; or why there is none."""
-    os.environ["TASKBUS_SERVERS"] = "1"
     for name, measure in (("kafka", _kafka), ("nats", _nats), ("nsq", _nsq), ("pubsub", _pubsub)):
-        place = folder / name
-        place.mkdir()
-        try:
-            with ExitStack() as stack:
-                yield from measure(stack, place, count)
-        except (pytest.skip.Exception, pytest.fail.Exception) as missing:
-            yield f"{name}: {missing}"
+        yield from at_hand(folder / name, partial(measure, count))
 
 
-def _kafka(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
-    url = stack.enter_context(KafkaServer(folder).running()).url
+def _kafka(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:
+    url = new_bus("kafka", stack, folder)
     plain, equal, run = kafka_drain(url, folder, count)
     yield Pair("kafka", equal, run, *kafka_publish(url, count))
     yield Pair("kafka, at least once bare", plain, run)
 
 
-def _nats(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
-    url = stack.enter_context(NatsServer(folder).running()).url
+def _nats(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:
+    url = new_bus("nats", stack, folder)
     yield Pair("nats", *nats_drain(url, folder, count), *nats_publish(url, folder, count))
 
 
-def _nsq(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
+def _nsq(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:
     client, bare, run = nsq_drain(folder, count)
     yield Pair("nsq", client, run, *nsq_publish(folder, count))
     yield Pair("nsq, our own transport bare", bare, run)
 
 
-def _pubsub(stack: ExitStack, folder: Path, count: int) -> Iterator[Pair]:
+def _pubsub(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:
     address = stack.enter_context(PubsubEmulator(folder).running()).address
     yield Pair("pubsub (emulator)", *pubsub_drain(address, folder, count), *pubsub_publish(address, count))

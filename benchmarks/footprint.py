@@ -8,18 +8,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from benchmarks.measure import rss_mb
-from tests.servers.kafka import KafkaServer
-from tests.servers.nats import NatsServer
-from tests.servers.nsq import Nsqd
-from tests.servers.pubsub import PubsubEmulator
+from benchmarks.servers import at_hand, new_bus
 
 __all__ = ["Idle", "idle_workers", "import_seconds"]
 
@@ -46,30 +42,14 @@ def import_seconds(statement: str, times: int = 11) -> float:
 
 def idle_workers(folder: Path) -> Iterator[Idle | str]:
     """One on each bus that is at hand, the median of five starts; or why there is none."""
-    os.environ["TASKBUS_SERVERS"] = "1"
-    servers: dict[str, Callable[[ExitStack, Path], str]] = {
-        "sqlite": lambda stack, place: f"sqlite:{place}/idle.db",
-        "file": lambda stack, place: f"file:{place}/tasks",
-        "nats": lambda stack, place: stack.enter_context(NatsServer(place).running()).url,
-        "nsq": lambda stack, place: stack.enter_context(Nsqd(place).running()).url(),
-        "kafka": lambda stack, place: stack.enter_context(KafkaServer(place).running()).url,
-        "pubsub": _pubsub,
-    }
-    for name, start in servers.items():
-        place = folder / f"idle-{name}"
-        place.mkdir()
-        try:
-            with ExitStack() as stack:
-                url = start(stack, place)
-                found = [_idle(url, place) for _ in range(_TIMES)]
-        except (pytest.skip.Exception, pytest.fail.Exception) as missing:
-            yield f"{name}: {missing}"
-        else:
-            yield Idle(name, *(statistics.median(values) for values in zip(*found, strict=True)))
+    for name in ("sqlite", "file", "nats", "nsq", "kafka", "pubsub"):
+        yield from at_hand(folder / name, partial(_idle_worker, name))
 
 
-def _pubsub(stack: ExitStack, folder: Path) -> str:
-    return f"pubsub://idle?emulator={stack.enter_context(PubsubEmulator(folder).running()).address}"
+def _idle_worker(name: str, stack: ExitStack, folder: Path) -> Iterator[Idle]:
+    url = new_bus(name, stack, folder)
+    found = [_idle(url, folder) for _ in range(_TIMES)]
+    yield Idle(name, *(statistics.median(values) for values in zip(*found, strict=True)))
 
 
 def _idle(url: str, folder: Path) -> tuple[float, float]:

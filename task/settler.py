@@ -23,7 +23,7 @@ from bus import (
 )
 from task.dead import split_dead_letter
 from task.stats import Stats
-from task.verdict import Action, Verdict
+from task.verdict import FINISH, Action, Verdict
 
 __all__ = ["Settler"]
 
@@ -69,22 +69,21 @@ class Settler:
             OutputClosedError, ClosedError: nothing can be delivered any more.
             TooLargeError: not even a shortened result fits into the bus's limit.
         """
-        to_finish = Action.FINISH
-        finish = [verdict for verdict in verdicts if verdict.action is to_finish]
+        finish = [verdict for verdict in verdicts if verdict.action is FINISH]
         if finish:
             await self._finish(finish)
         if len(finish) != len(verdicts):
-            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not to_finish]
+            others = [self._hand_back(verdict) for verdict in verdicts if verdict.action is not FINISH]
             await asyncio.gather(*others)
 
     async def _finish(self, verdicts: list[Verdict], *, fitted: bool = False) -> None:
+        messages = [message for verdict in verdicts for message in verdict.messages]
+        deliveries = [verdict.delivery for verdict in verdicts]
         given_up = any(verdict.code for verdict in verdicts)
         published = False
 
         async def attempt() -> None:
             nonlocal published
-            messages = [message for verdict in verdicts for message in verdict.messages]
-            deliveries = [verdict.delivery for verdict in verdicts]
             if self._atomic:
                 await self._consumer.finish(deliveries, messages, self._producer)
                 return

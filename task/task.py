@@ -45,8 +45,11 @@ def new_id() -> str:
 
 def derive_id(*parts: str) -> str:
     """The id that these parts always give: a child made twice from the same parent and rule is the same child."""
-    framed = b"".join([len(encoded).to_bytes(4, "big") + encoded for encoded in map(str.encode, parts)])
-    return blake2b(framed, digest_size=16).hexdigest()
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return digest.hexdigest()
 
 
 class Task:

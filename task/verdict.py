@@ -21,7 +21,7 @@ from task.retry import Backoff
 from task.task import Task
 from task.times import now_text
 
-__all__ = ["Action", "Judge", "Verdict"]
+__all__ = ["FINISH", "Action", "Judge", "Verdict"]
 
 _log = logging.getLogger("taskbus.worker")
 #: Makes a message without the cost of naming its fields.
@@ -40,7 +40,7 @@ class Action(Enum):
 
 
 # Python 3.11 looks a member of an enumeration up so slowly that it shows with tiny tasks.
-_FINISH = Action.FINISH
+FINISH = Action.FINISH
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Judge:
             return self._dead_and_done(assignment, outcome, "retries-exhausted")
         result = outcome.result._value_
         messages = () if self.done_topic is None else (self._done(assignment, outcome),)
-        return Verdict(delivery, _FINISH, result, messages, 0.0, None, assignment)
+        return Verdict(delivery, FINISH, result, messages, 0.0, None, assignment)
 
     def undecodable(self, delivery: Delivery, problem: DecodeError) -> Verdict:
         """The verdict on bytes that are no task."""
@@ -130,14 +130,14 @@ class Judge:
             delivery, topic=self.topic, group=self.group, reason=reason, code=code, task=task, tries=tries
         )
         message = Message(self.dead_topic, letter, None, 0.0, self._unique("dead", delivery))
-        return Verdict(delivery, _FINISH, "dead", (message,), 0.0, reason, None, task, code)
+        return Verdict(delivery, FINISH, "dead", (message,), 0.0, reason, None, task, code)
 
     def refused(self, delivery: Delivery, task: Task, reason: str) -> Verdict:
         """The verdict on a task answered with ``error`` without running it."""
         now = now_text()
         body = encode_done(task, "error", reason, now, now)
         messages = () if self.done_topic is None else (self._message(body, delivery, task),)
-        return Verdict(delivery, _FINISH, "error", messages, 0.0, reason, None, task)
+        return Verdict(delivery, FINISH, "error", messages, 0.0, reason, None, task)
 
     def released(self, delivery: Delivery, delay: float = 0.0) -> Verdict:
         """The verdict on what was not begun here."""
@@ -157,7 +157,7 @@ class Judge:
 
     def ignored(self, delivery: Delivery) -> Verdict:
         """The verdict on a task that is none of ours and wants no answer."""
-        return Verdict(delivery, _FINISH, "ignored")
+        return Verdict(delivery, FINISH, "ignored")
 
     def _unfinished(self, assignment: Assignment) -> Verdict:
         delivery = assignment.delivery
@@ -185,7 +185,7 @@ class Judge:
             return
         moment = datetime.now(UTC) + timedelta(seconds=min(verdict.delay, _LONGEST))
         body = encode(delayed(task, moment, self.topic, attempts))
-        verdict.action = _FINISH
+        verdict.action = FINISH
         unique = self._unique(f"{task.id}:later", verdict.delivery)
         verdict.messages = (Message(self.delay_topic, body, None, 0.0, unique),)
 

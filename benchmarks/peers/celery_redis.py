@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib import import_module
 from typing import Any
 
-from benchmarks.peers.command import main, send, url
+from benchmarks.peers.command import main, send_calls, url
 from benchmarks.peers.tally import begun
 
 _celery: Any = import_module("celery")
@@ -23,11 +22,7 @@ noop = app.task(name="noop")(_noop)
 
 def send_all() -> None:
     """Send what the command line says."""
-
-    async def one(sent: float) -> None:
-        noop.delay(sent)
-
-    asyncio.run(send(one))
+    send_calls(noop.delay)
 
 
 if __name__ == "__main__":

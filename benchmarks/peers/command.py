@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-__all__ = ["batch", "main", "send", "url"]
+__all__ = ["batch", "main", "send", "send_calls", "url"]
 
 
 def url() -> str:
@@ -51,3 +51,12 @@ async def send(one: Callable[[float], Awaitable[object]]) -> None:
         if gap:
             await asyncio.sleep(gap)
     print(time.perf_counter() - began)
+
+
+def send_calls(one: Callable[[float], object]) -> None:
+    """The same with a call that is not awaited."""
+
+    async def awaited(sent: float) -> None:
+        one(sent)
+
+    asyncio.run(send(awaited))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from importlib import import_module
 from typing import Any
 
-from benchmarks.peers.command import main, send, url
+from benchmarks.peers.command import main, send_calls, url
 from benchmarks.peers.tally import begun
 
 os.environ.setdefault("dramatiq_queue_prefetch", "200")
@@ -25,11 +24,7 @@ noop = _dramatiq.actor(actor_name="noop")(_noop)
 
 def send_all() -> None:
     """Send what the command line says."""
-
-    async def one(sent: float) -> None:
-        noop.send(sent)
-
-    asyncio.run(send(one))
+    send_calls(noop.send)
 
 
 if __name__ == "__main__":

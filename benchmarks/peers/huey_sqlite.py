@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib import import_module
 from typing import Any
 
-from benchmarks.peers.command import main, send, url
+from benchmarks.peers.command import main, send_calls, url
 from benchmarks.peers.tally import begun
 
 _huey: Any = import_module("huey")
@@ -22,11 +21,7 @@ noop = queue.task(name="noop")(_noop)
 
 def send_all() -> None:
     """Send what the command line says."""
-
-    async def one(sent: float) -> None:
-        noop(sent)
-
-    asyncio.run(send(one))
+    send_calls(noop)
 
 
 if __name__ == "__main__":

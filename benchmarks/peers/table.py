@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-import pytest
-
 from benchmarks.peers.measure import Peer, measure
+from benchmarks.servers import at_hand, new_bus
 from tests.servers import missing
-from tests.servers.nats import NatsServer
 from tests.servers.process import ServerProcess, free_port
 
 __all__ = ["peers"]
@@ -30,23 +28,25 @@ _PEERS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def peers(folder: Path, python: Path, count: int) -> Iterator[tuple[str, str, Peer] | str]:
     """Server, module and figures of each, the peers in the environment of ``python``; or why there are none."""
-    os.environ["TASKBUS_SERVERS"] = "1"
     versions = _versions(python)
     for server, modules in _PEERS.items():
         for module, distribution in modules:
             if module != _OURS and distribution not in versions:
                 yield f"{module}: {distribution} is not installed in {python}; pip said why when `make` installed it"
                 continue
-            place = folder / f"{server}-{module}"
-            place.mkdir()
             runs_in = Path(sys.executable) if module == _OURS else python
-            try:
-                with ExitStack() as stack:
-                    url = _start(server, module, stack, place)
-                    name = module if module == _OURS else f"{module} {versions[distribution]}"
-                    yield server, name, measure(module, runs_in, url, place, count)
-            except (pytest.skip.Exception, pytest.fail.Exception, RuntimeError) as error:
-                yield f"{module}: {error}"
+            name = module if module == _OURS else f"{module} {versions[distribution]}"
+            place = folder / f"{server}-{module}"
+            yield from at_hand(place, partial(_one, server, module, name, runs_in, count))
+
+
+def _one(
+    server: str, module: str, name: str, python: Path, count: int, stack: ExitStack, folder: Path
+) -> Iterator[tuple[str, str, Peer] | str]:
+    try:
+        yield server, name, measure(module, python, _start(server, module, stack, folder), folder, count)
+    except RuntimeError as error:
+        yield f"{module}: {error}"
 
 
 def _versions(python: Path) -> dict[str, str]:
@@ -57,12 +57,11 @@ def _versions(python: Path) -> dict[str, str]:
 
 
 def _start(server: str, module: str, stack: ExitStack, folder: Path) -> str:
-    if server == "nats":
-        return stack.enter_context(NatsServer(folder).running()).url
     if server == "redis":
         return stack.enter_context(_Redis(folder).running()).url
-    path = folder / "tasks.db"
-    return f"sqlite:{path}" if module == _OURS else str(path)
+    if server == "sqlite" and module != _OURS:
+        return str(folder / "tasks.db")
+    return new_bus(server, stack, folder)
 
 
 class _Redis(ServerProcess):

@@ -6,13 +6,13 @@ import itertools
 import os
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.drains import bare_file_loop, bus_worker, file_worker
 from benchmarks.measure import Line, Run, sized_line, task_line, write_tasks
 from benchmarks.processes import bare_processes, drain_processes, prepare
-from tests.servers.nats import NatsServer
+from benchmarks.servers import new_bus
 
 __all__ = ["LENGTHS", "PROCESSES", "SIZES", "Lines", "by_processes", "by_queue", "by_size"]
 
@@ -113,11 +113,8 @@ def _drain(name: str, folder: Path, count: int, line: Line) -> Callable[[], Run]
 @contextmanager
 def _bus(name: str, folder: Path) -> Iterator[str]:
     """The URL of a new one."""
+    os.environ["TASKBUS_SERVERS"] = "1"
     place = folder / f"{name}-{next(_numbers)}"
     place.mkdir()
-    if name == "nats":
-        os.environ["TASKBUS_SERVERS"] = "1"
-        with NatsServer(place).running() as server:
-            yield server.url
-    else:
-        yield f"{name}:{place}/tasks"
+    with ExitStack() as stack:
+        yield new_bus(name, stack, place)

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-import pytest
-
 from benchmarks.round_trip.measure import RoundTrip, bare_round_trip, worker_round_trip
-from tests.servers.kafka import KafkaServer
-from tests.servers.nats import NatsServer
-from tests.servers.nsq import Nsqd
+from benchmarks.servers import at_hand, new_bus
 
 __all__ = ["round_trips"]
 
+_Found = tuple[str, RoundTrip, RoundTrip | None]
 
-def round_trips(folder: Path, count: int = 500) -> Iterator[tuple[str, RoundTrip, RoundTrip | None] | str]:
+
+def round_trips(folder: Path, count: int = 500) -> Iterator[_Found | str]:
     """By bus: through a worker, and with the bare client where there is one; or why there is none."""
-    os.environ["TASKBUS_SERVERS"] = "1"
     yield "sqlite", worker_round_trip(f"sqlite:{folder}/trip.db", folder, count), None
-    for name, start in (("nats", _nats), ("kafka", _kafka), ("nsq", _nsq)):
-        place = folder / f"trip-{name}"
-        place.mkdir()
-        try:
-            with ExitStack() as stack:
-                url = start(stack, place)
-                bare = bare_round_trip(name, url, place, count)
-                yield name, worker_round_trip(url, place, count), bare
-        except (pytest.skip.Exception, pytest.fail.Exception) as missing:
-            yield f"{name}: {missing}"
+    for name in ("nats", "kafka", "nsq"):
+        yield from at_hand(folder / name, partial(_both, name, count))
 
 
-def _nats(stack: ExitStack, folder: Path) -> str:
-    return stack.enter_context(NatsServer(folder).running()).url
-
-
-def _kafka(stack: ExitStack, folder: Path) -> str:
-    return stack.enter_context(KafkaServer(folder).running()).url
-
-
-def _nsq(stack: ExitStack, folder: Path) -> str:
-    server = Nsqd(folder)
-    server.start()
-    stack.callback(server.stop)
-    return server.url()
+def _both(name: str, count: int, stack: ExitStack, folder: Path) -> Iterator[_Found]:
+    url = new_bus(name, stack, folder)
+    bare = bare_round_trip(name, url, folder, count)
+    yield name, worker_round_trip(url, folder, count), bare

@@ -118,11 +118,9 @@ class Partition:
         self.version += 1
         entry.version = self.version
 
-    def give_up(self, *, uncount: bool) -> None:
-        """Nothing of it is ours any more. ``uncount`` where we may still commit that."""
-        for entry in list(self.out):
-            if uncount:
-                self.take_back(entry, LOST)
+    def give_up(self) -> None:
+        """Nothing of it is ours any more."""
+        for entry in self.out:
             entry.state = LOST
         self.out.clear()
         self.lost = True

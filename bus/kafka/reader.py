@@ -462,7 +462,7 @@ class Reader:
             for key in keys:
                 part = self._parts.pop(key, None)
                 if part is not None:
-                    part.give_up(uncount=False)
+                    part.give_up()
                     self._dirty.discard(part)
             self._hand_over()
         self._tell()

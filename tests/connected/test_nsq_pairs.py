@@ -14,6 +14,7 @@ from tests.helpers import await_until
 from tests.kills import executed
 from tests.servers.nsq import Lookupd, Nsqd
 from tests.traffic import Publisher, publishing, working
+from tests.unit.engine import eventually
 
 _PATIENCE = 60
 
@@ -34,12 +35,12 @@ class _Pair:
 
     async def known(self) -> None:
         """Return when somebody who comes now would find both nsqds."""
-        async with asyncio.timeout(30):
-            while True:
-                async with bus.connect(self.url) as b:
-                    if (await b.health()).ok and len(await b._nodes.all()) == 2:  # type: ignore[attr-defined]
-                        return
-                await asyncio.sleep(0.05)
+
+        async def both() -> bool:
+            async with bus.connect(self.url) as b:
+                return (await b.health()).ok and len(await b._nodes.all()) == 2  # type: ignore[attr-defined]
+
+        await eventually(both, 30)
 
 
 @pytest.fixture

@@ -246,13 +246,19 @@ def test_a_process_that_dies_between_two_tasks(tmp_path: Path) -> None:
         assert r.pid() != before
 
 
-def test_a_process_that_cannot_load_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told why; when the cause has gone, the next task is done."""
+def _loads_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> Assignment:
+    """A task given to a process that cannot load the worker; when the cause has gone, the next one is done."""
     with run(tmp_path) as r:
-        monkeypatch.setenv(AT_LOAD, "raise")
+        monkeypatch.setenv(AT_LOAD, how)
         failed = r.do("pid")
         monkeypatch.delenv(AT_LOAD)
         r.pid()
+    return failed
+
+
+def test_a_process_that_cannot_load_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told why; when the cause has gone, the next task is done."""
+    failed = _loads_in_vain(tmp_path, monkeypatch, "raise")
 
     assert (failed.outcome, failed.crashed) == (None, True)
     assert "workers_of_test.py cannot be imported: RuntimeError: no licence at " in failed.reason
@@ -260,11 +266,7 @@ def test_a_process_that_cannot_load_the_worker(tmp_path: Path, monkeypatch: pyte
 
 def test_a_process_that_breaks_its_connection_while_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told; when the cause has gone, the next task is done."""
-    with run(tmp_path) as r:
-        monkeypatch.setenv(AT_LOAD, "scribble")
-        failed = r.do("pid")
-        monkeypatch.delenv(AT_LOAD)
-        r.pid()
+    failed = _loads_in_vain(tmp_path, monkeypatch, "scribble")
 
     assert (failed.outcome, failed.crashed, failed.reason) == (None, True, _BROKEN.format("b'loadi'"))
 
