@@ -11,7 +11,7 @@ __all__ = ["calm_collector", "collector_paused"]
 #: The number of young objects at which Python looks for cycles unless told otherwise, in one version or another.
 _DEFAULTS = (700, 2000)
 #: More than a window of tiny tasks in flight needs: so a batch is gone before anybody looks at it.
-_YOUNG = 20_000
+_YOUNG = 200_000
 #: To look through so many takes tens of milliseconds.
 _VERY_MANY = 100_000
 

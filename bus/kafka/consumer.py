@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any, cast
 
 from confluent_kafka import TopicPartition
 
@@ -15,7 +16,7 @@ from bus.errors import BusError, LeaseLostError, UnconfirmedError
 from bus.kafka.copies import Origin, write_origin
 from bus.kafka.names import retry_topic
 from bus.kafka.options import KafkaOptions
-from bus.kafka.partition import LOST, OUT, READY, SETTLED, SETTLING, Entry
+from bus.kafka.partition import LOST, OUT, READY, SETTLED, SETTLING, Entry, Partition, State, by_partition
 from bus.kafka.reader import Reader
 from bus.kafka.sender import Record, Sender
 
@@ -90,7 +91,7 @@ class KafkaConsumer(Consumer):
             while not self._closed:
                 self._event.clear()
                 if taken := reader.take(limit):
-                    return [entry.delivery() for entry in taken]
+                    return list[Delivery](taken)
                 if reader.failed is not None:
                     raise reader.failed
                 left = None if ends is None else ends - loop.time()
@@ -111,26 +112,27 @@ class KafkaConsumer(Consumer):
             return
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        entries = [delivery.handle for delivery in deliveries]
+        parts = by_partition(cast("Sequence[Entry]", deliveries))
         with self._reader.lock:
-            self._settle([entry for entry in entries if entry.state is OUT])
-            confirmed = self._reader.confirmation(entries)
-        await self._confirmed(confirmed, deliveries)
+            self._settle(parts, OUT)
+            confirmed = self._reader.confirmation(parts)
+        await self._confirmed(confirmed, parts)
 
-    def _entries(self, deliveries: Sequence[Delivery]) -> list[Entry]:
-        return [delivery.handle for delivery in dict.fromkeys(deliveries)]
-
-    def _settle(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            part = entry.partition
+    def _settle(self, parts: Mapping[Partition, Sequence[Entry]], state: State) -> None:
+        """Those of these that are in ``state`` are done with. With the lock held."""
+        changed = []
+        for part, entries in parts.items():
+            ours = [entry for entry in entries if entry.state is state]
             if part.lost:
-                entry.state = LOST
-            elif entry.state is not SETTLED:  # given twice in one call
-                part.settle(entry)
-        if changed := {entry.partition for entry in entries if not entry.partition.lost}:
+                for entry in ours:
+                    entry.state = LOST
+            elif ours:
+                part.settle(ours)
+                changed.append(part)
+        if changed:
             self._reader.changed(changed)
 
-    async def _confirmed(self, future: asyncio.Future[None], deliveries: Sequence[Delivery]) -> None:
+    async def _confirmed(self, future: asyncio.Future[None], parts: Mapping[Partition, Sequence[Entry]]) -> None:
         try:
             async with asyncio.timeout(self._options.timeout):
                 await future
@@ -140,15 +142,13 @@ class KafkaConsumer(Consumer):
         finally:
             if not future.done() or future.cancelled():
                 self._reader.forget(future)
-        lost = []
-        doubtful = [each for each in deliveries if each.handle.state is LOST or each.handle.partition.lost]
-        for delivery in dict.fromkeys(doubtful):
-            entry: Entry = delivery.handle
-            part = entry.partition
-            if entry.state is SETTLED and part.lost and part.confirmed < entry.version and not self._closed:
-                entry.state = LOST
-            if entry.state is LOST:
-                lost.append(delivery)
+        lost: list[Delivery] = []
+        for part, entries in parts.items():
+            if part.lost and not self._closed:
+                for entry in entries:
+                    if entry.state is SETTLED and part.confirmed < entry.version:
+                        entry.state = LOST
+            lost += dict.fromkeys([entry for entry in entries if entry.state is LOST])
         if lost:
             text = f"{self.topic}: {len(lost)} messages went to another consumer before they were settled"
             raise LeaseLostError(text, deliveries=lost, topic=self.topic)
@@ -161,48 +161,41 @@ class KafkaConsumer(Consumer):
         if delay > 0:
             await self._give_back(deliveries, delay, attempts=-1, reasons=())
             return
-        entries = self._entries(deliveries)
+        parts = by_partition(cast("Sequence[Entry]", deliveries))
         with self._reader.lock:
-            for entry in entries:
+            for entry in chain.from_iterable(parts.values()):
                 if entry.state is OUT and self.group is not None:
                     if entry.partition.lost:
                         entry.state = LOST
                     else:
                         self._reader.put_back(entry)
-            confirmed = self._reader.confirmation(entries)
-        await self._confirmed(confirmed, deliveries)
+            confirmed = self._reader.confirmation(parts)
+        await self._confirmed(confirmed, parts)
 
     async def _give_back(
         self, deliveries: Sequence[Delivery], delay: float, *, attempts: int, reasons: tuple[str, ...]
     ) -> None:
-        entries = self._entries(deliveries)
+        entries = list(dict.fromkeys(cast("Sequence[Entry]", deliveries)))
         due = time.time() + delay if delay > 0 else 0.0
+        parts = by_partition(entries)
         with self._reader.lock:
             ours = [entry for entry in entries if entry.state is OUT and not entry.partition.lost]
             for entry in ours:
                 entry.state = SETTLING
         await self._copy(
             ours,
-            [
-                Origin(
-                    entry.origin.id,
-                    entry.origin.attempts + entry.count + attempts,
-                    due,
-                    entry.origin.history + reasons,
-                )
-                for entry in ours
-            ],
+            [Origin(entry.origin.id, entry.attempt + attempts, due, entry.origin.history + reasons) for entry in ours],
         )
         with self._reader.lock:
-            confirmed = self._reader.confirmation(entries)
-        await self._confirmed(confirmed, deliveries)
+            confirmed = self._reader.confirmation(parts)
+        await self._confirmed(confirmed, parts)
 
     async def _copy(self, entries: Sequence[Entry], origins: Sequence[Origin]) -> None:
         """Write these anew, and settle them when that is confirmed."""
         if self.group is not None:
             name = retry_topic(self.topic, self.group)
             records = [
-                Record(name, entry.body, entry.key, write_origin(origin))
+                Record(name, entry.body, entry.raw_key, write_origin(origin))
                 for entry, origin in zip(entries, origins, strict=True)
             ]
             sent = False
@@ -216,7 +209,7 @@ class KafkaConsumer(Consumer):
                             if entry.state is SETTLING:
                                 entry.state = OUT
         with self._reader.lock:
-            self._settle([entry for entry in entries if entry.state is SETTLING])
+            self._settle(by_partition(entries), SETTLING)
 
     def _roll(self, entries: list[Entry]) -> None:
         task = asyncio.get_running_loop().create_task(self._roll_on(entries))
@@ -239,8 +232,8 @@ class KafkaConsumer(Consumer):
         with self._reader.lock:
             return [
                 delivery
-                for delivery in deliveries
-                if delivery.handle.state is LOST or (delivery.handle.state is OUT and delivery.handle.partition.lost)
+                for delivery in cast("Sequence[Entry]", deliveries)
+                if delivery.state is LOST or (delivery.state is OUT and delivery.partition.lost)
             ]
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from confluent_kafka import TopicPartition
@@ -12,7 +13,7 @@ from bus.contract import Delivery
 from bus.kafka.copies import Origin
 from bus.kafka.progress import LIMIT, WINDOW, Progress
 
-__all__ = ["LOST", "OUT", "READY", "SETTLED", "SETTLING", "STAGED", "Entry", "Partition", "State"]
+__all__ = ["LOST", "OUT", "READY", "SETTLED", "SETTLING", "STAGED", "Entry", "Partition", "State", "by_partition"]
 
 #: A delayed message this old, or one in the way of so many others, is written anew so that the group's offset goes on.
 _OLD = 86_400.0
@@ -35,10 +36,10 @@ class State(enum.Enum):
 READY, STAGED, OUT, SETTLING, SETTLED, LOST = State
 
 
-class Entry:
+class Entry(Delivery):
     """One message. After a release it is replaced by another, so that the old delivery settles nothing."""
 
-    __slots__ = ("_origin", "body", "count", "key", "offset", "partition", "seq", "state", "version", "written")
+    __slots__ = ("_origin", "offset", "partition", "raw_key", "seq", "state", "version", "written")
 
     def __init__(
         self, partition: Partition, offset: int, seq: int, body: bytes, key: bytes | None, origin: Origin | None
@@ -47,13 +48,18 @@ class Entry:
         self.offset = offset
         self.seq = seq
         self.body = body
-        self.key = key
+        self.raw_key = key
+        self.key = None if key is None else key.decode("utf-8", "surrogateescape")
         self._origin = origin
+        if origin is None:
+            self.id, self.history = f"{partition.number}:{offset}", ()
+        else:
+            self.id, self.history = origin.id, origin.history
         self.state = READY
-        self.count = 0
+        self.attempt = 0
+        self.version = 0
         #: When it was written, Unix time; known of delayed ones.
         self.written = 0.0
-        self.version = 0
 
     def __lt__(self, other: Entry) -> bool:
         return self.seq < other.seq
@@ -61,19 +67,11 @@ class Entry:
     @property
     def origin(self) -> Origin:
         """What is known of the message apart from this delivery."""
-        return self._origin or Origin(f"{self.partition.number}:{self.offset}")
+        return self._origin or Origin(self.id)
 
     def again(self) -> Entry:
         """The same message, ready."""
-        return Entry(self.partition, self.offset, self.seq, self.body, self.key, self._origin)
-
-    def delivery(self) -> Delivery:
-        """What is yielded."""
-        key = None if self.key is None else self.key.decode("utf-8", "surrogateescape")
-        if self._origin is None:
-            return Delivery(self.body, f"{self.partition.number}:{self.offset}", self.count, key, (), self)
-        origin = self._origin
-        return Delivery(self.body, origin.id, origin.attempts + self.count, key, origin.history, self)
+        return Entry(self.partition, self.offset, self.seq, self.body, self.raw_key, self._origin)
 
 
 class Partition:
@@ -95,20 +93,23 @@ class Partition:
         #: Not yet due, by offset, oldest first.
         self.delayed: dict[int, Entry] = {}
 
-    def stage(self, entry: Entry) -> None:
-        """Count a delivery."""
-        entry.count = self.progress.deliver(entry.offset)
-        entry.state = STAGED
-        self.out.add(entry)
+    def stage(self, entries: Sequence[Entry]) -> None:
+        """Count a delivery of each."""
+        counts = self.progress.deliver([entry.offset for entry in entries])
+        for entry, count in zip(entries, counts, strict=True):
+            entry.attempt = count if entry._origin is None else entry._origin.attempts + count
+            entry.state = STAGED
+        self.out.update(entries)
         self.version += 1
 
-    def settle(self, entry: Entry) -> None:
-        """Done with it."""
-        self.progress.settle(entry.offset)
-        entry.state = SETTLED
-        self.out.discard(entry)
-        self.version += 1
-        entry.version = self.version
+    def settle(self, entries: Sequence[Entry]) -> None:
+        """Done with these."""
+        self.progress.settle([entry.offset for entry in entries])
+        self.out.difference_update(entries)
+        self.version = version = self.version + 1
+        for entry in entries:
+            entry.state = SETTLED
+            entry.version = version
 
     def take_back(self, entry: Entry, state: State) -> None:
         """Its delivery does not count."""
@@ -137,3 +138,15 @@ class Partition:
         """What to commit."""
         offset, text = self.progress.encode(limit)
         return TopicPartition(self.name, self.number, offset, metadata=text)
+
+
+def by_partition(entries: Iterable[Entry]) -> dict[Partition, list[Entry]]:
+    """These in their order, by where they are from."""
+    found: dict[Partition, list[Entry]] = {}
+    last, batch = None, []
+    for entry in entries:
+        part = entry.partition
+        if part is not last:
+            last, batch = part, found.setdefault(part, [])
+        batch.append(entry)
+    return found

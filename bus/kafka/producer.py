@@ -41,7 +41,7 @@ class KafkaProducer(Producer):
             raise ClosedError("this producer is closed")
         limit = self._options.max_size
         #: By topic. Messages with a key are records; the others, nearly all, go over in batches.
-        topics: dict[str, list[dict[str, bytes]]] = {}
+        topics: dict[str, list[bytes]] = {}
         records: list[Record] = []
         for topic, body, key, delay, _ in messages:
             batch = topics.get(topic)
@@ -53,7 +53,7 @@ class KafkaProducer(Producer):
                 text = f"{topic}: {len(body)} bytes are over the limit of {limit} (option max_size)"
                 raise TooLargeError(text, topic=topic, size=len(body), limit=limit)
             if key is None:
-                batch.append({"value": body})
+                batch.append(body)
                 continue
             encoded = key.encode("utf-8", "surrogatepass")
             if len(encoded) > _KEY:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from collections.abc import Iterable
 
 __all__ = ["LIMIT", "WINDOW", "Progress", "decode"]
 
@@ -95,14 +96,19 @@ class Progress:
             else:
                 self._start = offset
 
-    def deliver(self, offset: int) -> int:
-        """Count a delivery, and return how many there were; 1 of a message whose topic was made anew since."""
-        states, at = self._states, offset - self._start
-        if not 0 <= at < len(states):
-            return 1
-        count = states[at] + 1
-        states[at] = count if count < _MOST else _MOST
-        return count
+    def deliver(self, offsets: Iterable[int]) -> list[int]:
+        """Count a delivery of each, and return how many each had; 1 of a message whose topic was made anew since."""
+        states, start = self._states, self._start
+        end = start + len(states)
+        counts = []
+        for offset in offsets:
+            if start <= offset < end:
+                count = states[offset - start] + 1
+                states[offset - start] = count if count < _MOST else _MOST
+                counts.append(count)
+            else:
+                counts.append(1)
+        return counts
 
     def take_back(self, offset: int) -> None:
         """A delivery does not count: the message was handed back unbegun."""
@@ -110,11 +116,13 @@ class Progress:
         if 0 <= at < len(self._states) and 0 < self._states[at] <= _MOST:
             self._states[at] -= 1
 
-    def settle(self, offset: int) -> None:
-        """The message is done with."""
-        at = offset - self._start
-        if 0 <= at < len(self._states):
-            self._states[at] = _SETTLED
+    def settle(self, offsets: Iterable[int]) -> None:
+        """These messages are done with."""
+        states, start = self._states, self._start
+        end = start + len(states)
+        for offset in offsets:
+            if start <= offset < end:
+                states[offset - start] = _SETTLED
 
     def encode(self, limit: int = LIMIT) -> tuple[int, str]:
         """What to commit: an offset, and a text of at most ``limit`` characters.

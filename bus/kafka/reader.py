@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from bus.errors import BusError
 from bus.kafka.copies import read_origin
 from bus.kafka.options import KafkaOptions
-from bus.kafka.partition import LOST, OUT, SETTLED, SETTLING, STAGED, Entry, Partition
+from bus.kafka.partition import LOST, OUT, SETTLED, SETTLING, STAGED, Entry, Partition, by_partition
 from bus.kafka.progress import LIMIT, WINDOW, Progress
 from bus.kafka.pulse import Pulse
 from bus.kafka.shelf import Shelf
@@ -128,14 +128,14 @@ class Reader:
         self._shelf.put_back(again)
         self.changed((entry.partition,))
 
-    def confirmation(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
+    def confirmation(self, parts: Mapping[Partition, Sequence[Entry]]) -> asyncio.Future[None]:
         """Done when what became of these is committed or lost. With the lock held."""
         future: asyncio.Future[None] = self._loop.create_future()
         needed: dict[Partition, int] = {}
-        for entry in entries:
-            part = entry.partition
-            if not part.lost and part.confirmed < entry.version:
-                needed[part] = max(needed.get(part, 0), entry.version)
+        for part, entries in parts.items():
+            version = max([entry.version for entry in entries])
+            if not part.lost and part.confirmed < version:
+                needed[part] = version
         if needed and self._starts is None and not self._closing:
             self._waiters.append((future, needed))
         else:
@@ -247,15 +247,15 @@ class Reader:
             return
         if self._starts is not None:
             for entry in taken:
-                entry.count, entry.state = 1, STAGED
+                entry.attempt, entry.state = 1, STAGED
             self.arrived.extend(taken)
             self._wanted = 0
             self._tell()
             return
-        for entry in taken:
-            entry.partition.stage(entry)
+        for part, entries in by_partition(taken).items():
+            part.stage(entries)
+            self._dirty.add(part)
         self._staged += taken
-        self._dirty.update([entry.partition for entry in taken])
 
     def _commit(self, consumer: Consumer) -> bool:
         """Commit what has changed, and tell those who wait for it. False if that failed."""
@@ -382,6 +382,7 @@ class Reader:
                 ready.append(entry)
             else:
                 self._shelf.add_copy(entry, origin.due, message.timestamp()[1] / 1000)
+        if seq > self._seq:
             self.trouble.over()
         self._shelf.add(ready)
         self._seq = seq

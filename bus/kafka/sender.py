@@ -1,9 +1,14 @@
-"""One librdkafka producer per bus, idempotent; its delivery reports are counted on a thread and told once per batch."""
+"""One librdkafka producer per bus, idempotent; its delivery reports are counted and told once per batch.
+
+A thread waits for the reports of a few messages: so they are known at once. Those of many are fetched on the event
+loop, as each would have to wait there for the interpreter.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +30,13 @@ _CHUNK = 500
 _IDLE = 1.0
 #: Seconds to wait when librdkafka's queue is full.
 _FULL = 0.005
+#: Records whose reports are fetched on the event loop, and seconds between two looks for them.
+_MANY = 100
+_LOOK = 0.001
 
 
-#: Messages without key and headers, by topic, as librdkafka's batches have them: ``{"value": body}``.
-Plain = Mapping[str, Sequence[dict[str, bytes]]]
+#: Bodies of messages without key and headers, by topic.
+Plain = Mapping[str, Sequence[bytes]]
 _NONE: Plain = MappingProxyType({})
 _Report = Callable[[KafkaError | None, Message], None]
 
@@ -43,14 +51,24 @@ class Record(NamedTuple):
 
 
 class _Batch:
-    """Counts the reports of one call. Only the thread of the sender calls ``report``."""
+    """The reports of one call."""
 
-    __slots__ = ("error", "left", "topic")
-
-    def __init__(self, count: int) -> None:
-        self.left = count
+    def __init__(self, count: int, over: Callable[[], None]) -> None:
+        self._count = count
+        #: Atomic, as reports come on two threads.
+        self._reported = itertools.count(1)
+        self._over = over
+        self.over = False
         self.error: KafkaError | None = None
         self.topic: str | None = None
+
+    def report(self, error: KafkaError | None, message: Message) -> None:
+        """Called by librdkafka."""
+        if error is not None and self.error is None:
+            self.error, self.topic = error, message.topic()
+        if next(self._reported) == self._count:
+            self.over = True
+            self._over()
 
 
 class Sender:
@@ -60,7 +78,7 @@ class Sender:
         self._given = {
             "acks": "all",
             "enable.idempotence": True,
-            "linger.ms": 1,
+            "linger.ms": 0,
             "message.timeout.ms": round(timeout * 1000),
             "partitioner": "murmur2_random",
             "sticky.partitioning.linger.ms": 0,
@@ -72,7 +90,9 @@ class Sender:
         self._timeout = timeout
         self._producer: Producer | None = None
         self._thread: threading.Thread | None = None
+        #: Calls under way, and those of them with so few messages that the thread waits for the reports.
         self._under_way = 0
+        self._few = 0
         self._busy = threading.Condition()
         self._fatal: KafkaError | None = None
         self._ending = False
@@ -104,11 +124,11 @@ class Sender:
     def _serve(self, producer: Producer) -> None:
         while True:
             with self._busy:
-                if not self._under_way and not self._ending:
+                if not self._few and not self._ending:
                     self._busy.wait(_IDLE)
-                if self._ending and not self._under_way:
+                if self._ending and (not self._under_way or self._fatal is not None):
                     return
-                idle = not self._under_way
+                idle = not self._few and not self._ending
             producer.poll(0 if idle else 0.05)
 
     def warm(self) -> None:
@@ -128,27 +148,31 @@ class Sender:
         producer = self._start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        batch = _Batch(count)
 
-        def report(error: KafkaError | None, message: Message) -> None:
-            batch.left -= 1
-            if error is not None and batch.error is None:
-                batch.error, batch.topic = error, message.topic()
-            if not batch.left:
-                with contextlib.suppress(RuntimeError):  # the loop ended before its publish did
-                    loop.call_soon_threadsafe(_done, future)
+        def over() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop ended before its publish did
+                loop.call_soon_threadsafe(_done, future)
 
+        batch = _Batch(count, over)
+        few = count < _MANY
         with self._busy:
             self._under_way += 1
+            self._few += few
             self._busy.notify_all()
         try:
             until = loop.time() + self._timeout
-            for hand_over in self._calls(producer, records, plain, report):
+            for hand_over in self._calls(producer, records, plain, batch.report):
                 while not hand_over():
                     if loop.time() > until:
                         raise UnconfirmedError(f"{doing}: kafka at {self._where} takes no more")
                     await asyncio.sleep(_FULL)
+                    producer.poll(0)
+                if not few:
+                    producer.poll(0)
                 await asyncio.sleep(0)
+            while not few and not batch.over:
+                await asyncio.sleep(_LOOK)
+                producer.poll(0)
             await future
         except KafkaException as error:
             raise mapped(error, doing) from error
@@ -156,6 +180,7 @@ class Sender:
             # The reports of what was written come although nobody waits for them any more.
             with self._busy:
                 self._under_way -= 1
+                self._few -= few
         if batch.error is not None:
             raise self._failed(batch.error, doing, batch.topic)
 
@@ -168,7 +193,8 @@ class Sender:
             yield partial(_produce, producer, list(records[start : start + _CHUNK]), report)
         for topic, values in plain.items():
             for start in range(0, len(values), _CHUNK):
-                yield partial(_produce_batch, producer, topic, list(values[start : start + _CHUNK]), report)
+                messages = [{"value": body} for body in values[start : start + _CHUNK]]
+                yield partial(_produce_batch, producer, topic, messages, report)
 
     async def refresh(self, topic: str) -> None:
         """Let librdkafka look at the topic again: it remembers that one was missing."""

@@ -175,9 +175,9 @@ def _progress_seeds() -> tuple[bytes, ...]:
     progress = Progress(100)
     for offset in range(100, 140):
         progress.see(offset)
-        progress.deliver(offset)
+        progress.deliver([offset])
         if offset % 3 == 1:
-            progress.settle(offset)
+            progress.settle([offset])
     return (b"", b"!!", progress.encode()[1].encode())
 
 
@@ -187,8 +187,8 @@ def _progress(data: bytes) -> None:
     assert Progress(base, text).encode() == (base, text)
     for offset in range(100, 110):
         if progress.see(offset):
-            progress.deliver(offset)
-            progress.settle(offset)
+            progress.deliver([offset])
+            progress.settle([offset])
     assert progress.oldest >= 100
 
 

@@ -107,6 +107,18 @@ def test_done_msg_of_another_type(msg: Any) -> None:
     assert decode(json.dumps(done(Task("t"), msg)).encode()).msg == str(msg)
 
 
+@pytest.mark.parametrize("said", [{}, {"result": "error"}, {"msg": "no"}, {"started": "2017-01-01T00:00:00Z"}])
+@pytest.mark.parametrize("key", ["task", "info"])
+def test_a_done_task_says_everything_once(said: dict[str, str], key: str) -> None:
+    """Of a task that was done before only the last result remains; times of one task do not reach another."""
+    for times in (("2020-01-01T00:00:00Z", "2020-01-01T00:00:01Z"), ("2021-01-01T00:00:00Z", "2021-01-01T00:00:01Z")):
+        body = encode_done(decode(json.dumps({"type": "t", key: "v", **said}).encode()), "complete", "", *times)
+        pairs = json.loads(body, object_pairs_hook=list)
+        completed = "completed" if key == "task" else "ended"
+        expected = {"type": "t", key: "v", "result": "complete", "msg": "", "started": times[0], completed: times[1]}
+        assert sorted(pairs) == sorted(expected.items())
+
+
 @given(st.binary(max_size=200))
 @example(b"\xef\xbb\xbf{}")
 def test_any_bytes(body: bytes) -> None:

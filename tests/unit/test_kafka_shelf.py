@@ -75,7 +75,7 @@ def test_a_long_delay_does_not_hold_the_group_back_for_ever() -> None:
     assert part.in_the_way() == []
     for offset in range(1, WINDOW // 2 + 1):
         part.progress.see(offset)
-        part.progress.settle(offset)
+        part.progress.settle([offset])
     assert part.in_the_way() == [oldest]
 
     aged = _part()

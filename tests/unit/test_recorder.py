@@ -124,6 +124,30 @@ def test_only_the_same_message_is_recalled(tmp_path: Path, which: dict[str, Any]
     mine.close()
 
 
+def test_outcomes_of_the_same_moment_are_kept_apart(tmp_path: Path) -> None:
+    """Tasks that begin and end in one millisecond each have their own outcome, message and meta."""
+    outcomes = [
+        complete(),
+        complete(),
+        complete("a"),
+        complete(),
+        error("a"),
+        complete(k="1"),
+        complete(k="2"),
+        reject("a"),
+    ]
+    recorder = Recorder(tmp_path, "scope")
+    for number, outcome in enumerate(outcomes):
+        recorder.record(attempt(outcome, id=str(number)))
+    recorder.close(forget=False)
+    mine = Recorder(tmp_path, "scope")
+
+    found = [recall(mine, id=str(number)) for number in range(len(outcomes))]
+
+    assert [each and each.outcome for each in found] == outcomes
+    mine.close()
+
+
 def test_an_outcome_of_a_later_attempt_is_not_recalled(tmp_path: Path) -> None:
     """What was recorded at attempt 3 says nothing about a delivery that counts as the third."""
     leave(tmp_path, complete(), number=3)
