@@ -41,7 +41,8 @@ def begin(assignment: Assignment) -> None:
     """Note that the attempt starts now."""
     assignment.began = now = monotonic()
     assignment.started = now_text()
-    assignment.context._begin(now)
+    if assignment.context._limit is not None:
+        assignment.context._begin(now)
 
 
 def conclude(assignment: Assignment, outcome: object) -> None:

@@ -24,7 +24,7 @@ from hashlib import blake2b
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
-from zlib import crc32
+from zlib import adler32
 
 import orjson
 
@@ -167,11 +167,11 @@ class Recorder:
             return
         delivery = assignment.delivery
         try:
-            which = _dumps((delivery.id, crc32(delivery.body), delivery.attempt))
+            which = _dumps((delivery.id, adler32(delivery.body), delivery.attempt))
             entry = which[:-1] + self._how(outcome, assignment.started, assignment.completed)
         except orjson.JSONEncodeError:
             return
-        data = _HEAD.pack(len(entry), crc32(entry)) + entry + _END
+        data = _HEAD.pack(len(entry), adler32(entry)) + entry + _END
         size = len(data)
         if size > _HALF:
             return
@@ -209,7 +209,7 @@ class Recorder:
         """
         if delivery.attempt < 2:
             return False
-        key = (delivery.id, crc32(delivery.body))
+        key = (delivery.id, adler32(delivery.body))
         if key not in self._left:
             self._look()
         _, entry = self._left.pop(key, (0.0, b""))
@@ -258,7 +258,7 @@ class Recorder:
         while room >= _HEAD.size and len(head := file.read(_HEAD.size)) == _HEAD.size:
             size, check = _HEAD.unpack(head)
             room -= _HEAD.size + size
-            if not size or room < 0 or len(entry := file.read(size)) < size or crc32(entry) != check:
+            if not size or room < 0 or len(entry := file.read(size)) < size or adler32(entry) != check:
                 return
             fields = _fields(entry)
             if fields is not None:

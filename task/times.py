@@ -45,7 +45,7 @@ def format_time(moment: datetime) -> str:
 def now_text() -> str:
     """The current time as text, formatted once per millisecond: a fast worker stamps dozens of tasks in one."""
     global _last
-    millis = int(time.time() * 1000)
+    millis = time.time_ns() // 1_000_000
     known, text = _last
     if millis != known:
         text = format_time(datetime.fromtimestamp(millis / 1000, UTC))

@@ -37,9 +37,14 @@ READY, STAGED, OUT, SETTLING, SETTLED, LOST = State
 
 
 class Entry(Delivery):
-    """One message. After a release it is replaced by another, so that the old delivery settles nothing."""
+    """One message. After a release it is replaced by another, so that the old delivery settles nothing.
+
+    ``attempt`` is known once it was counted, and ``written``, Unix time, of delayed ones.
+    """
 
     __slots__ = ("_origin", "offset", "partition", "raw_key", "seq", "state", "version", "written")
+
+    written: float
 
     def __init__(
         self, partition: Partition, offset: int, seq: int, body: bytes, key: bytes | None, origin: Origin | None
@@ -49,20 +54,23 @@ class Entry(Delivery):
         self.seq = seq
         self.body = body
         self.raw_key = key
-        self.key = None if key is None else key.decode("utf-8", "surrogateescape")
         self._origin = origin
-        if origin is None:
-            self.id, self.history = f"{partition.number}:{offset}", ()
-        else:
-            self.id, self.history = origin.id, origin.history
+        self.id = f"{partition.number}:{offset}" if origin is None else origin.id
         self.state = READY
-        self.attempt = 0
         self.version = 0
-        #: When it was written, Unix time; known of delayed ones.
-        self.written = 0.0
 
     def __lt__(self, other: Entry) -> bool:
         return self.seq < other.seq
+
+    @property
+    def key(self) -> str | None:  # type: ignore[override]
+        """The key as text."""
+        return None if self.raw_key is None else self.raw_key.decode("utf-8", "surrogateescape")
+
+    @property
+    def history(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Reasons of earlier nacks, oldest first."""
+        return () if self._origin is None else self._origin.history
 
     @property
     def origin(self) -> Origin:

@@ -35,8 +35,8 @@ class Shelf:
     def add_copy(self, entry: Entry, due: float, written: float) -> None:
         """A message of the retry topic, written and due at these moments (Unix time): ready, or delayed."""
         if due > time.time():
-            self.delay(entry, due)
             entry.written = written
+            self.delay(entry, due)
         else:
             self.add([entry])
 

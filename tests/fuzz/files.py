@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
-from zlib import crc32
+from zlib import adler32
 
 from apps.cli.task_file import TaskFile
 from bus import BusError, Delivery, Message, TaskbusError, connect
@@ -91,8 +91,8 @@ def _saved(data: bytes) -> None:
 
 _BODY = b'{"type":"t","task":"v"}'
 _RECORDS = (
-    b'["1",%d,1,"complete","fine",null,false,"2026-01-01T00:00:00Z","2026-01-01T00:00:01Z"]' % crc32(_BODY),
-    b'["1",%d,1,"error","no",{"a":"b"},true,"2026-01-01T00:00:00Z","2026-01-01T00:00:01Z"]' % crc32(_BODY),
+    b'["1",%d,1,"complete","fine",null,false,"2026-01-01T00:00:00Z","2026-01-01T00:00:01Z"]' % adler32(_BODY),
+    b'["1",%d,1,"error","no",{"a":"b"},true,"2026-01-01T00:00:00Z","2026-01-01T00:00:01Z"]' % adler32(_BODY),
 )
 
 
@@ -108,7 +108,7 @@ class _Records:
             self.recorder = Recorder(folder, "scope")
         recorder = self.recorder
         left = folder / "scope-1-dead.run"
-        sound = len(data).to_bytes(4, "little") + crc32(data).to_bytes(4, "little") + data
+        sound = len(data).to_bytes(4, "little") + adler32(data).to_bytes(4, "little") + data
         for content in (sound, data):
             left.write_bytes(content)
             recorder._read.clear()
