@@ -49,8 +49,9 @@ def _nats(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:
 
 def _nsq(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:
     client, bare, run = nsq_drain(folder, count)
-    yield Pair("nsq", client, run, *nsq_publish(folder, count))
-    yield Pair("nsq, our own transport bare", bare, run)
+    client_publish, bare_publish, publish = nsq_publish(folder, count)
+    yield Pair("nsq", client, run, client_publish, publish)
+    yield Pair("nsq, our own transport bare", bare, run, bare_publish, publish)
 
 
 def _pubsub(count: int, stack: ExitStack, folder: Path) -> Iterator[Pair]:

@@ -71,14 +71,27 @@ def _client_drain(server: Nsqd, count: int) -> Run:
     return run
 
 
-def nsq_publish(folder: Path, count: int) -> tuple[float, float]:
-    """Seconds of publishing ``count`` tasks, confirmed, over a bare connection and by ``publish_many``."""
-    server = _server(folder, count)
+def nsq_publish(folder: Path, count: int) -> tuple[float, float, float]:
+    """Seconds of publishing ``count`` tasks, confirmed: with nsq-py, over our transport bare, by ``publish_many``."""
+    server = _server(folder, 2 * count)
     bodies = [task_line(number) for number in range(count)]
     try:
-        return asyncio.run(_bare_publish(server, bodies)), asyncio.run(_bus_publish(server, bodies))
+        client = _client_publish(server, bodies)
+        return client, asyncio.run(_bare_publish(server, bodies)), asyncio.run(_bus_publish(server, bodies))
     finally:
         server.stop()
+
+
+def _client_publish(server: Nsqd, bodies: list[bytes]) -> float:
+    """MPUBs, each confirmed before the next, as nsq-py has it: seconds."""
+    client = Client(nsqd_tcp_addresses=[f"127.0.0.1:{server.tcp}"])
+    began = time.perf_counter()
+    for start in range(0, len(bodies), _BATCH):
+        client.mpub(b"client", *bodies[start : start + _BATCH])
+    seconds = time.perf_counter() - began
+    for connection in client.connections():
+        connection.close()
+    return seconds
 
 
 def _server(folder: Path, count: int) -> Nsqd:

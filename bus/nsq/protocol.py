@@ -146,12 +146,10 @@ def publish(topic: str, bodies: Sequence[bytes], delay: float = 0.0) -> bytes:
         return _line(b"DPUB", name, milliseconds(delay)) + bytes(pack(bodies[0]))
     if len(bodies) == 1:
         return _line(PUB, name) + bytes(pack(bodies[0]))
-    size = _SIZE.pack
-    parts = [b""]
-    for body in bodies:
-        parts += (size(len(body)), body)
-    total = 4 + 4 * len(bodies) + sum(map(len, bodies))
-    parts[0] = _line(MPUB, name) + size(total) + size(len(bodies))
+    size, sizes = _SIZE.pack, list(map(len, bodies))
+    parts = [_line(MPUB, name) + size(4 + 4 * len(bodies) + sum(sizes)) + size(len(bodies))] * (1 + 2 * len(bodies))
+    parts[1::2] = map(size, sizes)
+    parts[2::2] = bodies
     return b"".join(parts)
 
 

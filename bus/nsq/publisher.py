@@ -31,9 +31,18 @@ _REFUSAL = 0.5
 
 class _Command(NamedTuple):
     topic: str
-    data: bytes
-    #: Bytes of the largest message in it.
-    largest: int
+    bodies: Sequence[bytes]
+    delay: float = 0.0
+
+    @property
+    def data(self) -> bytes:
+        """What is sent; made only then, so that the server takes one while the next is made."""
+        return protocol.publish(self.topic, self.bodies, self.delay)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest message in it."""
+        return max(map(len, self.bodies))
 
 
 class Publisher:
@@ -84,14 +93,16 @@ class Publisher:
 
     async def _try(self, connection: Connection, commands: list[_Command]) -> tuple[list[_Command], BusError | None]:
         """Those which this nsqd did not confirm, and why."""
-        answers = [connection.ask(command.data, command.topic) for command in commands]
+        answers: list[asyncio.Future[bytes]] = []
         timer = asyncio.get_running_loop().call_later(
             self._options.timeout,
             connection.abort,
             UnreachableError(f"nsqd {connection.where} confirms nothing"),
         )
         try:
-            await connection.drain()
+            for command in commands:
+                answers.append(connection.ask(command.data, command.topic))
+                await connection.drain()
             results = await _outcomes(answers)
         finally:
             timer.cancel()
@@ -229,12 +240,11 @@ class NsqProducer(Producer):
             if not 0 < len(body) <= most or delay > self._options.max_delay:
                 raise self._refusal(message)
             if delay > 0:
-                commands.append(_Command(topic, protocol.publish(topic, [body], delay), len(body)))
+                commands.append(_Command(topic, [body], delay))
             else:
                 bodies.append(body)
         for topic, bodies in topics.items():
-            for batch in _batches(bodies):
-                commands.append(_Command(topic, protocol.publish(topic, batch), max(map(len, batch))))
+            commands += [_Command(topic, batch) for batch in _batches(bodies)]
         return commands
 
     def _refusal(self, message: Message) -> BusError:
