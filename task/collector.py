@@ -10,9 +10,8 @@ __all__ = ["calm_collector", "collector_paused"]
 
 #: The number of young objects at which Python looks for cycles unless told otherwise, in one version or another.
 _DEFAULTS = (700, 2000)
-#: More than a window of tiny tasks in flight needs: so a batch is gone before anybody looks at it.
-_YOUNG = 200_000
-#: To look through so many takes tens of milliseconds.
+#: More than a window of tiny tasks in flight needs: so a batch is gone before anybody looks at it. To look through so
+#: many takes tens of milliseconds.
 _VERY_MANY = 100_000
 
 
@@ -24,7 +23,7 @@ def calm_collector() -> None:
     young, *older = gc.get_threshold()
     if gc.isenabled() and young in _DEFAULTS:
         gc.freeze()
-        gc.set_threshold(_YOUNG, *older)
+        gc.set_threshold(_VERY_MANY, *older)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from bus import BusError, ClosedError, OutputClosedError, Producer
+from task.collector import collector_paused
 from task.retry import Backoff
 from taskmasters.clock import Clock
 from taskmasters.cron.ahead import Ahead
@@ -172,7 +173,8 @@ class CronTaskmaster:
                 extra={"event": "state-ahead", "rules": len(ahead)},
             )
         self._state.write(_beginning(self.rules, known, now))
-        return Scheduler(self.rules, known, now)
+        with collector_paused():
+            return Scheduler(self.rules, known, now)
 
     def _use(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
