@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks.peers.measure import Peer, measure
+from benchmarks.peers.servers import RabbitMQ, Redis
 from benchmarks.servers import at_hand, new_bus
-from tests.servers import missing
-from tests.servers.process import ServerProcess, free_port
 
 __all__ = ["peers"]
 
@@ -22,7 +20,8 @@ _OURS = "ours"
 _PEERS: dict[str, tuple[tuple[str, str], ...]] = {
     "nats": ((_OURS, ""), ("taskiq_jetstream", "taskiq-nats"), ("faststream_jetstream", "faststream")),
     "sqlite": ((_OURS, ""), ("huey_sqlite", "huey")),
-    "redis": (("dramatiq_redis", "dramatiq"), ("celery_redis", "celery")),
+    "redis": (("with_dramatiq", "dramatiq"), ("with_celery", "celery"), ("with_arq", "arq"), ("with_rq", "rq")),
+    "rabbitmq": (("with_dramatiq", "dramatiq"), ("with_celery", "celery")),
 }
 
 
@@ -58,31 +57,9 @@ def _versions(python: Path) -> dict[str, str]:
 
 def _start(server: str, module: str, stack: ExitStack, folder: Path) -> str:
     if server == "redis":
-        return stack.enter_context(_Redis(folder).running()).url
+        return stack.enter_context(Redis(folder).running()).url
+    if server == "rabbitmq":
+        return stack.enter_context(RabbitMQ(folder).running()).url
     if server == "sqlite" and module != _OURS:
         return str(folder / "tasks.db")
     return new_bus(server, stack, folder)
-
-
-class _Redis(ServerProcess):
-    """A redis-server as Debian installs it; it appends to a file and syncs that every second."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "redis-server")
-        self._port = free_port()
-
-    @property
-    def url(self) -> str:
-        """Where clients find it."""
-        return f"redis://127.0.0.1:{self._port}/0"
-
-    def command(self) -> Sequence[str | Path]:
-        """See :class:`ServerProcess`."""
-        program = shutil.which("redis-server")
-        if program is None:
-            missing("redis-server is not installed: apt install redis-server")
-        return [program, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", self.folder, "--appendonly", "yes"]
-
-    def answers(self) -> bool:
-        """See :class:`ServerProcess`."""
-        return "Ready to accept connections" in self.log

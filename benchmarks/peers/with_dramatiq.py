@@ -1,4 +1,4 @@
-"""Dramatiq on Redis: one worker process, eight threads, 200 messages fetched ahead."""
+"""Dramatiq on Redis or RabbitMQ: one worker process, eight threads, 200 messages fetched ahead."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from benchmarks.peers.tally import begun
 
 os.environ.setdefault("dramatiq_queue_prefetch", "200")
 _dramatiq: Any = import_module("dramatiq")
-_redis: Any = import_module("dramatiq.brokers.redis")
-_dramatiq.set_broker(_redis.RedisBroker(url=url()))
+if url().startswith("amqp:"):
+    _rabbitmq: Any = import_module("dramatiq.brokers.rabbitmq")
+    _dramatiq.set_broker(_rabbitmq.RabbitmqBroker(url=url()))
+else:
+    _redis: Any = import_module("dramatiq.brokers.redis")
+    _dramatiq.set_broker(_redis.RedisBroker(url=url()))
 
 
 def _noop(sent: float) -> None:
@@ -28,4 +32,4 @@ def send_all() -> None:
 
 
 if __name__ == "__main__":
-    main("dramatiq_redis", ["dramatiq", "benchmarks.peers.dramatiq_redis", "--processes", "1", "--threads", "8"])
+    main("with_dramatiq", ["dramatiq", "benchmarks.peers.with_dramatiq", "--processes", "1", "--threads", "8"])

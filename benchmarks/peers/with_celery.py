@@ -1,4 +1,4 @@
-"""Celery on Redis: one prefork process, acknowledged when it is received, 100 messages fetched ahead, no results."""
+"""Celery: one prefork process, acknowledged when it is received, 100 messages fetched ahead, no results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from benchmarks.peers.tally import begun
 _celery: Any = import_module("celery")
 app = _celery.Celery("peers", broker=url())
 app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=100)
+_OPTIONS = ("-c", "1", "-l", "ERROR", "--without-gossip", "--without-mingle")
 
 
 def _noop(sent: float) -> None:
@@ -26,18 +27,4 @@ def send_all() -> None:
 
 
 if __name__ == "__main__":
-    main(
-        "celery_redis",
-        [
-            "celery",
-            "-A",
-            "benchmarks.peers.celery_redis",
-            "worker",
-            "-c",
-            "1",
-            "-l",
-            "ERROR",
-            "--without-gossip",
-            "--without-mingle",
-        ],
-    )
+    main("with_celery", ["celery", "-A", "benchmarks.peers.with_celery", "worker", *_OPTIONS])
