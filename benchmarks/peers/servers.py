@@ -41,6 +41,7 @@ class RabbitMQ(ServerProcess):
 
     #: The one on the path becomes another user first, who cannot write here.
     _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    patience = 90.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "rabbitmq-server")
@@ -70,3 +71,7 @@ class RabbitMQ(ServerProcess):
     def answers(self) -> bool:
         """See :class:`ServerProcess`."""
         return "Server startup complete" in self.log
+
+    def kill(self) -> None:
+        """Only this is handed on by the script that starts it."""
+        self.stop()
