@@ -25,7 +25,7 @@ __all__ = ["Record", "Sender"]
 
 _log = logging.getLogger("taskbus.kafka")
 #: Records handed to librdkafka before the event loop may do something else.
-_CHUNK = 500
+_CHUNK = 1000
 #: Seconds between looks at librdkafka while nothing is under way: for events such as a token to be renewed.
 _IDLE = 1.0
 #: Seconds to wait when librdkafka's queue is full.
@@ -78,7 +78,8 @@ class Sender:
         self._given = {
             "acks": "all",
             "enable.idempotence": True,
-            "linger.ms": 0,
+            # A lone message hardly waits, and of many enough have come to fill a request.
+            "linger.ms": 0.3,
             "message.timeout.ms": round(timeout * 1000),
             "partitioner": "murmur2_random",
             "sticky.partitioning.linger.ms": 0,
