@@ -36,7 +36,7 @@ def brokers(folder: Path, count: int) -> Iterator[Pair | str]:
 
 
 def _steady(publish: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
-    """Of five runs, which take a few tenths of a second each, the middle one by the first of its figures to the last."""
+    """Of five runs, which take some tenths of a second each, the middle one by its first figure to its last."""
     runs = sorted((publish() for _ in range(5)), key=lambda seconds: seconds[0] / seconds[-1])
     return runs[2]
 
