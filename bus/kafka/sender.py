@@ -30,9 +30,9 @@ _CHUNK = 1000
 _IDLE = 1.0
 #: Seconds to wait when librdkafka's queue is full.
 _FULL = 0.005
-#: Records whose reports are fetched on the event loop, and seconds between two looks for them.
+#: Records whose reports are fetched on the event loop, and seconds between two looks for them: from, to.
 _MANY = 100
-_LOOK = 0.001
+_SOON, _LATER = 0.001, 0.02
 
 
 #: Bodies of messages without key and headers, by topic.
@@ -171,9 +171,11 @@ class Sender:
                 if not few:
                     producer.poll(0)
                 await asyncio.sleep(0)
+            look = _SOON
             while not few and not batch.over:
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(look)
                 producer.poll(0)
+                look = min(2 * look, _LATER)
             await future
         except KafkaException as error:
             raise mapped(error, doing) from error
