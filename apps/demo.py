@@ -174,7 +174,8 @@ def _summary(observer: Observer, shares: list[int]) -> int:
 
 
 def _say(what: str, text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {what:<13} {text}", flush=True)  # noqa: T201
+    now = time.localtime(time.time())  # without this the second may be the one before: that clock ticks coarsely
+    print(f"{time.strftime('%H:%M:%S', now)}  {what:<13} {text}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
