@@ -73,8 +73,8 @@ def test_outside_the_calendar(text: str) -> None:
 
 def test_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """The present is written anew in each millisecond."""
-    seconds = iter([1509205327.0, 1509205327.0004, 1509205327.001, 1509205326.0])
-    monkeypatch.setattr("task.times.time.time", lambda: next(seconds))
+    moments = iter([1509205327_000_000_000, 1509205327_000_400_000, 1509205327_001_000_000, 1509205326_000_000_000])
+    monkeypatch.setattr("task.times.time.time_ns", lambda: next(moments))
 
     assert [now_text() for _ in range(4)] == [
         "2017-10-28T15:42:07.000Z",
