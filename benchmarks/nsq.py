@@ -73,7 +73,7 @@ def _client_drain(server: Nsqd, count: int) -> Run:
 
 def nsq_publish(folder: Path, count: int) -> tuple[float, float, float]:
     """Seconds of publishing ``count`` tasks, confirmed: with nsq-py, over our transport bare, by ``publish_many``."""
-    server = _server(folder, 2 * count)
+    server = _server(folder, count)
     bodies = [task_line(number) for number in range(count)]
     try:
         client = _client_publish(server, bodies)

@@ -149,8 +149,6 @@ class Recorder:
             raise
         self._fd = fd
         self._lock = threading.Lock()
-        #: The last end of an entry, and of what: one tuple, as slots record on several threads.
-        self._last: tuple[tuple[Outcome | None, str, str], bytes] = ((None, "", ""), b"")
         self._start = 0
         self._at = 0
         self._touch = 0.0
@@ -165,10 +163,23 @@ class Recorder:
         outcome = assignment.outcome
         if outcome is None or outcome.retry_in is not None:
             return
-        delivery = assignment.delivery
+        delivery, meta = assignment.delivery, outcome.meta
+        if meta is not None:
+            meta = {str(key): str(value) for key, value in meta.items()}
         try:
-            which = _dumps((delivery.id, adler32(delivery.body), delivery.attempt))
-            entry = which[:-1] + self._how(outcome, assignment.started, assignment.completed)
+            entry = _dumps(
+                (
+                    delivery.id,
+                    adler32(delivery.body),
+                    delivery.attempt,
+                    outcome.result._value_,
+                    outcome.msg,
+                    meta,
+                    outcome.rejected,
+                    assignment.started,
+                    assignment.completed,
+                )
+            )
         except orjson.JSONEncodeError:
             return
         data = _HEAD.pack(len(entry), adler32(entry)) + entry + _END
@@ -187,20 +198,6 @@ class Recorder:
                 self._start = at = _HALF - self._start
             self._map[at : at + size] = data
             self._at = at + size - len(_END)
-
-    def _how(self, outcome: Outcome, started: str, completed: str) -> bytes:
-        """The end of an entry. Tiny tasks that say nothing share it by the dozen."""
-        of, how = self._last
-        if outcome is of[0] and started == of[1] and completed == of[2]:
-            return how
-        meta = outcome.meta
-        if meta is not None:
-            meta = {str(key): str(value) for key, value in meta.items()}
-        fields = (outcome.result._value_, outcome.msg, meta, outcome.rejected, started, completed)
-        how = b"," + _dumps(fields)[1:]
-        if meta is None:
-            self._last = ((outcome, started, completed), how)
-        return how
 
     def recall(self, delivery: Delivery, assignment: Assignment) -> bool:
         """Give ``assignment`` the outcome an instance now dead recorded for this message.

@@ -11,12 +11,7 @@ from benchmarks.peers.tally import begun
 _huey: Any = import_module("huey")
 queue = _huey.SqliteHuey("peers", filename=url(), journal_mode="wal", fsync=True, results=False)
 
-
-def _noop(sent: float) -> None:
-    begun(sent)
-
-
-noop = queue.task(name="noop")(_noop)
+noop = queue.task(name="noop")(begun)
 
 
 def send_all() -> None:

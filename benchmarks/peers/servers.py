@@ -66,7 +66,8 @@ class RabbitMQ(ServerProcess):
             "RABBITMQ_ENABLED_PLUGINS_FILE": self.folder / "plugins",
             "RABBITMQ_LOGS": "-",
         }
-        return ["env", *(f"{name}={value}" for name, value in variables.items()), self._PROGRAM]
+        # Where it stands it leaves dumps.
+        return ["env", "-C", self.folder, *(f"{name}={value}" for name, value in variables.items()), self._PROGRAM]
 
     def answers(self) -> bool:
         """See :class:`ServerProcess`."""

@@ -13,12 +13,7 @@ app = _celery.Celery("peers", broker=url())
 app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=100)
 _OPTIONS = ("-c", "1", "-l", "ERROR", "--without-gossip", "--without-mingle")
 
-
-def _noop(sent: float) -> None:
-    begun(sent)
-
-
-noop = app.task(name="noop")(_noop)
+noop = app.task(name="noop")(begun)
 
 
 def send_all() -> None:

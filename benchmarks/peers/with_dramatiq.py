@@ -18,12 +18,7 @@ else:
     _redis: Any = import_module("dramatiq.brokers.redis")
     _dramatiq.set_broker(_redis.RedisBroker(url=url()))
 
-
-def _noop(sent: float) -> None:
-    begun(sent)
-
-
-noop = _dramatiq.actor(actor_name="noop")(_noop)
+noop = _dramatiq.actor(actor_name="noop")(begun)
 
 
 def send_all() -> None:
