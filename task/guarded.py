@@ -87,7 +87,7 @@ class GuardedLauncher(Launcher):
         super().start(recorder)
         self._keeping = asyncio.create_task(self._keep())
 
-    def submit(self, assignments: Sequence[Assignment]) -> None:
+    def submit(self, assignments: Sequence[Assignment], *, brief: bool = False) -> None:
         for assignment in assignments:
             self._coming[assignment] = asyncio.create_task(self._come(assignment))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
@@ -23,6 +24,8 @@ from task.worker import Launch, is_async
 __all__ = ["Launcher", "make_slots"]
 
 _log = logging.getLogger("taskbus.worker")
+#: Seconds for which the loop may stand still for brief tasks; to be woken for them takes a quarter of it.
+_MOMENT = 0.0005
 
 
 class Launcher:
@@ -31,6 +34,10 @@ class Launcher:
     def __init__(self, launch: Launch, options: WorkerOptions) -> None:
         self._ended: deque[Assignment] = deque()
         self._woken = False
+        #: In the list while the loop stands still for what ends next, which takes and releases it. Else the loop's.
+        self._baton = threading.Lock()
+        self._baton.acquire()
+        self._offered: list[threading.Lock] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event = asyncio.Event()
         self._slots = make_slots(launch, options, self)
@@ -58,6 +65,10 @@ class Launcher:
             if outcome is not None and (self._final_errors or outcome.result is not Result.ERROR):
                 self._recorder.record(assignment)
         self._ended.append(assignment)
+        if self._offered:
+            with contextlib.suppress(IndexError):  # the loop has just taken it back
+                self._offered.pop().release()
+                return
         if not self._woken:
             self._woken = True
             if self._loop is not None:
@@ -83,9 +94,19 @@ class Launcher:
         """Make :meth:`wait` return."""
         self._event.set()
 
-    def submit(self, assignments: Sequence[Assignment]) -> None:
-        """Queue these for the next free slots."""
+    def submit(self, assignments: Sequence[Assignment], *, brief: bool = False) -> None:
+        """Queue these for the next free slots. If they are ``brief``, give the first of them a moment to end."""
+        if not brief:
+            self._slots.submit(assignments)
+            return
+        self._offered.append(self._baton)
         self._slots.submit(assignments)
+        if not self._baton.acquire(timeout=_MOMENT):
+            with contextlib.suppress(IndexError):
+                self._offered.pop()
+                return
+            self._baton.acquire()  # it was taken in this instant
+        self._event.set()
 
     def take_back(self) -> list[Assignment]:
         """Everything not yet begun; it will not be."""

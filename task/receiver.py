@@ -86,10 +86,12 @@ class Receiver:
         #: Everything received and not yet settled, with its assignment if it became one.
         self._held: dict[Delivery, Assignment | None] = {}
         self._refused: list[Verdict] = []
-        #: Results on their way to the bus. Where settling is one transaction, or the order of a plain file counts, one
-        #: batch follows the other.
-        self._settlings: set[asyncio.Task[None]] = set()
+        #: Batches of results that may be on their way to the bus at once. Where settling is one transaction, or the
+        #: order of a plain file counts, one batch follows the other.
         self._pipelined = _PIPELINED if capabilities.shared and not atomic else 1
+        self._settling = 0
+        #: Held by who waits for the next batch.
+        self._turn = asyncio.Lock()
         self._begun = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -136,7 +138,8 @@ class Receiver:
             WorkerError: if too many tasks would not end and the process should be replaced.
         """
         self._launcher.start(self._recorder)
-        loops = [asyncio.create_task(loop()) for loop in (self._settle_loop, self._keep_loop)]
+        settlers = [self._settle_loop] * self._pipelined
+        loops = [asyncio.create_task(loop()) for loop in (*settlers, self._keep_loop)]
         receive = asyncio.create_task(self._receive_watched())
         stop = asyncio.create_task(self._stop.wait())
         self.receiving = True
@@ -186,7 +189,7 @@ class Receiver:
 
     def _asking(self) -> bool:
         """Whether nothing is held or being settled, so that all there is to do is to receive."""
-        return not self._held and not self._settlings
+        return not self._held and not self._settling
 
     async def _receive_loop(self) -> None:
         consumer, drain = self._consumer, self._drain
@@ -250,37 +253,32 @@ class Receiver:
             except asyncio.CancelledError:
                 self._hand_back(assignments)
                 raise
-        self._launcher.submit(assignments)
+        brief = len(assignments) == len(held) == 1 and self._window.tiny
+        self._launcher.submit(assignments, brief=brief)
         if recalled:
             _log.info("answering with outcomes recorded before a crash: %d", len(recalled), extra={"event": "recalled"})
             self._refused += map(self._judge.ended, recalled)
         if self._refused:
             self._launcher.wake()
+        if brief:
+            await asyncio.sleep(0)  # its result goes out before more is asked for
 
     async def _settle_loop(self) -> None:
-        launcher, settlings = self._launcher, self._settlings
-        try:
-            while True:
+        """One of those that settle in turns: while it waits for confirmations, another waits for what ends."""
+        launcher = self._launcher
+        while True:
+            async with self._turn:
                 await launcher.wait()
                 if self._window.wide and launcher.waiting():
                     await asyncio.sleep(_LINGER)
-                while len(settlings) >= self._pipelined:
-                    await asyncio.wait(settlings, return_when=asyncio.FIRST_COMPLETED)
-                    self._look_at_settlings()
-                self._look_at_settlings()
-                if verdicts := self._judge_ended():
-                    settling = asyncio.create_task(self._settle(verdicts))
-                    settlings.add(settling)
-                    settling.add_done_callback(lambda _: launcher.wake())
-        finally:
-            await _end(*settlings)
-            settlings.clear()
-
-    def _look_at_settlings(self) -> None:
-        """Forget those that are over. Raises what one of them ended with."""
-        for settling in [each for each in self._settlings if each.done()]:
-            self._settlings.discard(settling)
-            settling.result()
+                verdicts = self._judge_ended()
+                self._settling += 1
+            try:
+                if verdicts:
+                    await self._settler.settle(verdicts)
+                    self._settled(verdicts)
+            finally:
+                self._settling -= 1
 
     def _judge_ended(self) -> list[Verdict]:
         """What is to be settled of all that has ended, or was refused, since the last look."""
@@ -295,10 +293,6 @@ class Receiver:
             launcher.recording = self._window.wide
             verdicts += map(self._judge.ended, ended)
         return verdicts
-
-    async def _settle(self, verdicts: Sequence[Verdict]) -> None:
-        await self._settler.settle(verdicts)
-        self._settled(verdicts)
 
     def _settled(self, verdicts: Sequence[Verdict]) -> None:
         held, results = self._held, self._stats.results

@@ -41,6 +41,11 @@ class Window:
         """Whether more is held than can be in progress."""
         return self.size > self._slots
 
+    @property
+    def tiny(self) -> bool:
+        """Whether tasks are known to take less time than handing them to a thread and back."""
+        return self._mean is not None and self._mean < _TINY
+
     def observe(self, seconds: float, tasks: int) -> None:
         """``tasks`` more ended, having run ``seconds`` together."""
         if not self.adaptive or not tasks:

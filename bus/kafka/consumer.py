@@ -18,7 +18,8 @@ from bus.kafka.names import retry_topic
 from bus.kafka.options import KafkaOptions
 from bus.kafka.partition import LOST, OUT, READY, SETTLED, SETTLING, Entry, Partition, State, by_partition
 from bus.kafka.reader import Reader
-from bus.kafka.sender import Record, Sender
+from bus.kafka.records import Record
+from bus.kafka.sender import Sender
 
 __all__ = ["KafkaConsumer"]
 

@@ -15,7 +15,8 @@ from bus.errors import (
 )
 from bus.kafka.names import check_user_topic
 from bus.kafka.options import KafkaOptions
-from bus.kafka.sender import Record, Sender
+from bus.kafka.records import Plain, Record
+from bus.kafka.sender import Sender
 from bus.kafka.store import Store
 
 __all__ = ["KafkaProducer"]
@@ -59,10 +60,9 @@ class KafkaProducer(Producer):
             if len(encoded) > _KEY:
                 raise UnsupportedError(f"the kafka bus takes keys of up to {_KEY} bytes", topic=topic)
             records.append(Record(topic, body, encoded))
-        for topic in topics:
-            await self._store.ensure(topic)
+        plain = [Plain(topic, await self._store.ensure(topic), bodies) for topic, bodies in topics.items()]
         try:
-            await self._sender.send(records, "publishing", topics)
+            await self._sender.send(records, "publishing", plain)
         except (NoSuchTopicError, UnconfirmedError) as error:
             # Perhaps somebody deleted a topic since: it is looked for, and if we may is made again.
             for topic in topics:

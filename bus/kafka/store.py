@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +18,11 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from bus.contract import Depth
-from bus.errors import BusURLError, ClosedError, NoSuchTopicError, UnreachableError
+from bus.errors import BusError, BusURLError, ClosedError, NoSuchTopicError, UnreachableError
 from bus.kafka.names import is_user_topic, retry_group, retry_topic
 from bus.kafka.options import USUAL, KafkaOptions
 from bus.kafka.progress import decode
@@ -46,6 +48,8 @@ _ASKERS = 4
 _FEWER = 4
 #: Seconds for which such an answer is taken to be passing.
 _SETTLING = 3.0
+#: Seconds after which to look again which partitions topics have.
+_FRESH = 60.0
 Found = TypeVar("Found")
 
 
@@ -71,7 +75,10 @@ class Store:
         self._threads = ThreadPoolExecutor(4, "kafka-admin")
         self._askers: dict[str, Consumer] = {}
         self._asking = threading.Lock()
-        self._known: set[str] = set()
+        #: Of each topic that is known to be there, the partitions that had a leader.
+        self._known: dict[str, tuple[int, ...]] = {}
+        self._seen = float("inf")
+        self._looking: asyncio.Task[None] | None = None
         self._ensuring = asyncio.Lock()
         self._closed = False
 
@@ -149,29 +156,44 @@ class Store:
 
     def forget(self, topic: str) -> None:
         """Look again before the next use: the topic was not there."""
-        self._known.discard(topic)
+        self._known.pop(topic, None)
 
-    async def ensure(self, topic: str, group: str | None = None) -> None:
+    async def ensure(self, topic: str, group: str | None = None) -> tuple[int, ...]:
         """See that the topic is there, and with ``group`` its retry topic too.
+
+        Returns its partitions that can be written to, as they were a while ago.
 
         Raises:
             NoSuchTopicError: it is not, and ``create`` is false.
         """
         names = [topic] if group is None else [topic, retry_topic(topic, group)]
-        if self._known.issuperset(names):
-            return
-        async with self._ensuring:
-            missing = [name for name in names if name not in self._known]
-            if missing:
-                await self.run(lambda: self._make(missing), f"making the topic {topic}", topic)
-                self._known.update(missing)
+        if not self._known.keys() >= set(names):
+            async with self._ensuring:
+                missing = [name for name in names if name not in self._known]
+                if missing:
+                    self._known |= await self.run(lambda: self._make(missing), f"making the topic {topic}", topic)
+        now = asyncio.get_running_loop().time()
+        self._seen = min(self._seen, now)
+        if now - self._seen > _FRESH:
+            self._seen = now
+            self._looking = asyncio.create_task(self._look_again(), name="kafka partitions")
+        return self._known[topic]
 
-    def _make(self, names: list[str]) -> None:
+    async def _look_again(self) -> None:
+        """Topics may have got more partitions, and these other leaders."""
+        with contextlib.suppress(BusError):  # whoever writes to them will say so
+            client, timeout = self.client(), self._options.timeout
+            there = await self.run(lambda: client.list_topics(timeout=timeout).topics, "looking at topics")
+            self._known |= {name: _writable(there[name]) for name in self._known if name in there}
+
+    def _make(self, names: list[str]) -> dict[str, tuple[int, ...]]:
+        """Those that are missing. Returns their partitions that can be written to."""
         client = self.client()
         there = client.list_topics(timeout=self._options.timeout).topics
         missing = [name for name in names if name not in there]
+        found = {name: _writable(there[name]) for name in names if name in there}
         if not missing:
-            return
+            return found
         if not self._options.create:
             raise NoSuchTopicError(
                 f"{missing[0]}: there is no such topic at {self.where}, and create=false: create it",
@@ -189,13 +211,16 @@ class Store:
             request_timeout=self._options.timeout,
             operation_timeout=self._options.timeout,
         )
-        for future in made.values():
+        for name, future in made.items():
+            found[name] = tuple(range(self._width(name)))
             try:
                 self._result(future)
             except KafkaException as error:
-                found = kafka_error(error)
-                if found is None or found.code() != K.TOPIC_ALREADY_EXISTS:
+                problem = kafka_error(error)
+                if problem is None or problem.code() != K.TOPIC_ALREADY_EXISTS:
                     raise
+                found[name] = ()  # by somebody else, with who knows how many
+        return found
 
     def _width(self, name: str) -> int:
         """Partitions are divided among the members of a group whichever topic they are of: a member with nothing but
@@ -298,6 +323,9 @@ class Store:
     async def close(self) -> None:
         """Let go. Idempotent."""
         self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         await asyncio.to_thread(self._shut_down)
 
     def _shut_down(self) -> None:
@@ -307,3 +335,7 @@ class Store:
             for asker in self._askers.values():
                 asker.close()
             self._askers.clear()
+
+
+def _writable(topic: TopicMetadata) -> tuple[int, ...]:
+    return tuple(number for number, part in sorted(topic.partitions.items()) if part.leader >= 0)

@@ -24,6 +24,8 @@ __all__ = ["Connection"]
 
 _HEARTBEAT = b"_heartbeat_"
 _CHUNK = 256 * 1024
+#: Seconds for which a command that is not urgent waits for another to go with.
+_MOMENT = 0.001
 #: Milliseconds nsqd may wait for more messages before it sends what it has: the least it permits by default.
 _OUTPUT_BUFFER = 25
 #: Errors that answer a settling command; each names the message, and the connection goes on.
@@ -54,6 +56,7 @@ class Connection:
         self._numbers = itertools.count()
         self._frames = Frames()
         self._out: list[bytes] = []
+        self._flushing = False
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -139,19 +142,23 @@ class Connection:
             raise NsqProtocolError("it is no nsqd")
         return frame.data
 
-    def send(self, data: bytes) -> None:
-        """Send, in order, at the end of this turn of the loop. Does nothing once closed."""
+    def send(self, data: bytes, *, urgent: bool = True) -> None:
+        """Send, in order, at the end of this turn of the loop, or a moment later. Does nothing once closed."""
         if self.closed.is_set():
             return
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self.flush)
         self._out.append(data)
+        if not urgent:
+            asyncio.get_running_loop().call_later(_MOMENT, self.flush)
+        elif not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """Send now: what is to come in this turn is not to be waited for."""
         if self._out and not self.closed.is_set():
             self._writer.write(b"".join(self._out))
         self._out.clear()
+        self._flushing = False
 
     async def drain(self) -> None:
         """Wait while too much is waiting to be sent."""

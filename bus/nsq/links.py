@@ -87,11 +87,13 @@ class Link:
     def permit(self, more: int, now: float) -> None:
         """Let nsqd send so many, or fewer if few are expected."""
         # Its count includes what is in flight.
-        count = self.in_flight(now) + min(more, self.pace.quota) if more else 0
-        count = min(count, self.connection.max_ready)
+        held = self.in_flight(now)
+        count = min(held + min(more, self.pace.quota), self.connection.max_ready) if more else 0
         if count != self.ready:
+            # What it may not send now anyway it need not be told at once: mostly something else goes with it soon.
+            urgent = count > 0 or self.ready > held
             self.ready = count
-            self.connection.send(protocol.ready(count))
+            self.connection.send(protocol.ready(count), urgent=urgent)
 
     def refuse(self, id: bytes) -> None:
         """nsqd says that this message is not ours."""

@@ -10,10 +10,8 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
-import google.auth
 import grpc
 import grpc.aio
-from google.api_core import grpc_helpers_async
 
 from bus.errors import ClosedError, UnauthorisedError, UnconfirmedError, UnreachableError
 from bus.pubsub.options import PubsubOptions
@@ -79,6 +77,8 @@ class Connection:
     def _make(self) -> Any:
         if self.emulated:
             return grpc.aio.insecure_channel(self.where, options=_OPTIONS)
+        from google.api_core import grpc_helpers_async  # a tenth of a second that the emulator does not take
+
         return grpc_helpers_async.create_channel(
             self.where, credentials=self._credentials, options=_OPTIONS + _KEEPALIVE
         )
@@ -138,6 +138,8 @@ class Connection:
             await channel.close()
 
     async def _find_credentials(self) -> Any:
+        import google.auth
+
         try:
             async with asyncio.timeout(self.timeout):
                 credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)

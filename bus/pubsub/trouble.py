@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
@@ -72,6 +70,9 @@ def refused_ids(error: BaseException | None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     if isinstance(error, AioRpcError):
+        from google.rpc.error_details_pb2 import ErrorInfo
+        from google.rpc.status_pb2 import Status
+
         for key, value in error.trailing_metadata() or ():
             if key == "grpc-status-details-bin" and isinstance(value, bytes):
                 for detail in Status.FromString(value).details:

@@ -1,5 +1,4 @@
-"""The requests and answers of Pub/Sub, as plain protocol buffers: the classes of the client library wrap each in
-another object, which costs more than the request itself.
+"""The calls of Pub/Sub, each with its request and answer.
 
 https://cloud.google.com/pubsub/docs/reference/rpc/google.pubsub.v1
 """
@@ -8,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from google.protobuf.empty_pb2 import Empty
-from google.pubsub_v1.types import pubsub
+from bus.pubsub.messages import message
 
 __all__ = [
     "ACKNOWLEDGE",
@@ -38,37 +36,21 @@ class Method(NamedTuple):
     route: str
 
 
-def _method(service: str, name: str, request: Any, answer: Any, route: str) -> Method:
-    return Method(f"/google.pubsub.v1.{service}/{name}", request, answer, route)
+def _method(service: str, name: str, route: str, *, request: str = "", answer: str = "Empty") -> Method:
+    return Method(f"/google.pubsub.v1.{service}/{name}", message(request or f"{name}Request"), message(answer), route)
 
 
-_Topic: Any = pubsub.Topic.pb()
-_Subscription: Any = pubsub.Subscription.pb()
-PubsubMessage: Any = pubsub.PubsubMessage.pb()
+PubsubMessage: Any = message("PubsubMessage")
 
-CREATE_TOPIC = _method("Publisher", "CreateTopic", _Topic, _Topic, "name")
-GET_TOPIC = _method("Publisher", "GetTopic", pubsub.GetTopicRequest.pb(), _Topic, "topic")
-DELETE_TOPIC = _method("Publisher", "DeleteTopic", pubsub.DeleteTopicRequest.pb(), Empty, "topic")
-LIST_TOPICS = _method(
-    "Publisher", "ListTopics", pubsub.ListTopicsRequest.pb(), pubsub.ListTopicsResponse.pb(), "project"
-)
-LIST_SUBSCRIPTIONS = _method(
-    "Publisher",
-    "ListTopicSubscriptions",
-    pubsub.ListTopicSubscriptionsRequest.pb(),
-    pubsub.ListTopicSubscriptionsResponse.pb(),
-    "topic",
-)
-PUBLISH = _method("Publisher", "Publish", pubsub.PublishRequest.pb(), pubsub.PublishResponse.pb(), "topic")
-CREATE_SUBSCRIPTION = _method("Subscriber", "CreateSubscription", _Subscription, _Subscription, "name")
-GET_SUBSCRIPTION = _method(
-    "Subscriber", "GetSubscription", pubsub.GetSubscriptionRequest.pb(), _Subscription, "subscription"
-)
-DELETE_SUBSCRIPTION = _method(
-    "Subscriber", "DeleteSubscription", pubsub.DeleteSubscriptionRequest.pb(), Empty, "subscription"
-)
-PULL = _method("Subscriber", "Pull", pubsub.PullRequest.pb(), pubsub.PullResponse.pb(), "subscription")
-ACKNOWLEDGE = _method("Subscriber", "Acknowledge", pubsub.AcknowledgeRequest.pb(), Empty, "subscription")
-MODIFY_ACK_DEADLINE = _method(
-    "Subscriber", "ModifyAckDeadline", pubsub.ModifyAckDeadlineRequest.pb(), Empty, "subscription"
-)
+CREATE_TOPIC = _method("Publisher", "CreateTopic", "name", request="Topic", answer="Topic")
+GET_TOPIC = _method("Publisher", "GetTopic", "topic", answer="Topic")
+DELETE_TOPIC = _method("Publisher", "DeleteTopic", "topic")
+LIST_TOPICS = _method("Publisher", "ListTopics", "project", answer="ListTopicsResponse")
+LIST_SUBSCRIPTIONS = _method("Publisher", "ListTopicSubscriptions", "topic", answer="ListTopicSubscriptionsResponse")
+PUBLISH = _method("Publisher", "Publish", "topic", answer="PublishResponse")
+CREATE_SUBSCRIPTION = _method("Subscriber", "CreateSubscription", "name", request="Subscription", answer="Subscription")
+GET_SUBSCRIPTION = _method("Subscriber", "GetSubscription", "subscription", answer="Subscription")
+DELETE_SUBSCRIPTION = _method("Subscriber", "DeleteSubscription", "subscription")
+PULL = _method("Subscriber", "Pull", "subscription", answer="PullResponse")
+ACKNOWLEDGE = _method("Subscriber", "Acknowledge", "subscription")
+MODIFY_ACK_DEADLINE = _method("Subscriber", "ModifyAckDeadline", "subscription")

@@ -202,8 +202,10 @@ def test_short_delays_pass_long_ones(server: KafkaServer) -> None:
 
 
 @pytest.mark.slow
-def test_a_broker_is_killed_under_traffic(server: KafkaServer) -> None:
+@pytest.mark.parametrize("size", [50, 300])
+def test_a_broker_is_killed_under_traffic(server: KafkaServer, size: int) -> None:
     """While a broker is killed and started again publishing and receiving wait and go on: nothing is lost."""
+    topic = f"killed-{size}"
 
     async def run() -> None:
         url = f"{server.url}?partitions=2&session=6s&timeout=5s"
@@ -216,17 +218,17 @@ def test_a_broker_is_killed_under_traffic(server: KafkaServer) -> None:
                 producer = await bus.producer()
                 number = 0
                 while not stop.is_set():
-                    bodies = [b"%d" % each for each in range(number, number + 50)]
+                    bodies = [b"%d" % each for each in range(number, number + size)]
                     try:
-                        await producer.publish_many([Message("killed", body) for body in bodies])
+                        await producer.publish_many([Message(topic, body) for body in bodies])
                     except (UnconfirmedError, UnreachableError):
                         continue
                     confirmed.extend(bodies)
-                    number += 50
+                    number += size
                     await asyncio.sleep(0.01)
 
             async def work() -> None:
-                consumer = await bus.consumer("killed", "g")
+                consumer = await bus.consumer(topic, "g")
                 while not (stop.is_set() and got.issuperset(confirmed)):
                     for delivery in await consumer.receive(20, timeout=0.2):
                         while True:

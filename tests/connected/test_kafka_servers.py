@@ -205,39 +205,42 @@ def test_a_topic_that_is_missing(secured: _Secured) -> None:
     asyncio.run(run())
 
 
-def test_a_topic_that_was_deleted_is_made_again(secured: _Secured) -> None:
+@pytest.mark.parametrize("count", [1, 150])
+def test_a_topic_that_was_deleted_is_made_again(secured: _Secured, count: int) -> None:
     """Publishing goes on when somebody deletes the topic, and the new one has another epoch."""
     from confluent_kafka.admin import AdminClient
 
+    topic = f"deleted-{count}"
+
     def delete() -> None:
         admin = AdminClient({"bootstrap.servers": secured.server.address})
-        for future in admin.delete_topics(["deleted", retry_topic("deleted", "g")]).values():
+        for future in admin.delete_topics([topic, retry_topic(topic, "g")]).values():
             future.result(20)
 
     async def run() -> None:
         async with connect(f"{secured.server.url}?partitions=1&timeout=5s") as bus:
             async with await bus.producer() as producer:
-                await producer.publish("deleted", b"1")
-                async with await bus.consumer("deleted", "g") as consumer:
+                await producer.publish_many([Message(topic, b"1")] * count)
+                async with await bus.consumer(topic, "g") as consumer:
                     before = consumer.epoch
                     await consumer.ack(await consumer.receive(1, timeout=20.0))
                 await asyncio.to_thread(delete)
-                await _persist(bus, "deleted", b"2")
+                await _persist(bus, topic, b"2", count)
             async with connect(f"{secured.server.url}?partitions=1") as later:
-                consumer = await later.consumer("deleted", "g")
+                consumer = await later.consumer(topic, "g")
                 assert consumer.epoch != before
-                got = await consumer.receive(1, timeout=20.0)
-                assert [each.body for each in got] == [b"2"]
+                got = await consumer.receive(count, timeout=20.0)
+                assert {each.body for each in got} == {b"2"}
 
     asyncio.run(run())
 
 
-async def _persist(bus: Bus, topic: str, body: bytes) -> None:
+async def _persist(bus: Bus, topic: str, body: bytes, count: int) -> None:
     """Publish as the engine does: again while the error is a passing one."""
     async with await bus.producer() as producer, asyncio.timeout(60):
         while True:
             try:
-                return await producer.publish_many([Message(topic, body)])
+                return await producer.publish_many([Message(topic, body)] * count)
             except Exception as error:
                 if not getattr(error, "transient", False):
                     raise

@@ -26,7 +26,12 @@ def test_a_topic_that_was_made_and_is_not_known_yet(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bus.kafka.store, "_SETTLING", 0.1)
     store = Store({}, "here", KafkaOptions())
     made: list[list[str]] = []
-    monkeypatch.setattr(store, "_make", made.append)
+
+    def make(names: list[str]) -> dict[str, tuple[int, ...]]:
+        made.append(names)
+        return dict.fromkeys(names, (0,))
+
+    monkeypatch.setattr(store, "_make", make)
 
     async def run() -> None:
         with pytest.raises(NoSuchTopicError):

@@ -130,6 +130,48 @@ def test_what_ends_is_collected() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("launch", [QUICK, Async])
+def test_a_brief_task_has_ended_at_once(launch: type[Worker]) -> None:
+    """The loop gives it the moment it takes, rather than be woken for it; what takes longer wakes it as ever."""
+
+    async def scenario() -> None:
+        launcher = Launcher(launch, WorkerOptions())
+        launcher.start()
+        try:
+            at_once = 0
+            for _ in range(100):
+                mine = assignment()
+                launcher.submit([mine], brief=True)
+                if found := launcher.collect():
+                    at_once += 1
+                else:  # the machine was busy
+                    await launcher.wait()
+                    found = launcher.collect()
+                assert found == [mine]
+            assert at_once > 0
+        finally:
+            launcher.stop()
+
+    asyncio.run(scenario())
+
+
+def test_one_that_is_not_brief_after_all() -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        launcher = Launcher(worker(lambda task, ctx: go.wait(20)), WorkerOptions())
+        launcher.start()
+        mine = assignment()
+        launcher.submit([mine], brief=True)
+        assert launcher.collect() == []
+        go.set()
+        async with asyncio.timeout(20):
+            await launcher.wait()
+        assert launcher.collect() == [mine]
+        launcher.stop()
+
+    asyncio.run(scenario())
+
+
 def test_wake() -> None:
     """Somebody else may make the wait return; nothing has ended then."""
 

@@ -110,3 +110,13 @@ def test_what_nobody_shares_is_read_ahead() -> None:
     window.collapse()
 
     assert (window.size, window.wide) == (2000, True)
+
+
+def test_tiny_tasks_are_known_as_such() -> None:
+    """Not before one has ended, and no more once one took long."""
+    window = Window(1, fixed=None, shared=True)
+    assert not window.tiny
+    window.observe(1e-5, 1)
+    assert window.tiny
+    window.observe(0.01, 1)
+    assert not window.tiny

@@ -1,0 +1,105 @@
+"""What is written to Kafka, and how it is handed to librdkafka."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+__all__ = ["Plain", "Record", "Report", "Writes"]
+
+#: Records handed to librdkafka before the event loop may do something else.
+_CHUNK = 1000
+#: The partition that librdkafka chooses.
+_ANY = -1
+#: A partition, and messages for it as librdkafka's client takes them.
+_Run = tuple[int, list[dict[str, Any]]]
+#: Called by librdkafka with what became of one message.
+Report = Callable[[KafkaError | None, Message], None]
+
+
+class Record(NamedTuple):
+    """What is written to a topic of Kafka."""
+
+    topic: str
+    value: bytes
+    key: bytes | None = None
+    headers: list[tuple[str, str | bytes | None]] | None = None
+
+
+class Plain(NamedTuple):
+    """Bodies without key and headers, to be divided evenly among ``partitions``; left to librdkafka if these are none.
+
+    Those of one partition are handed over together: to choose one for each costs as much as the rest.
+    """
+
+    topic: str
+    partitions: Sequence[int]
+    bodies: Sequence[bytes]
+
+
+class Writes:
+    """``records`` and ``plain`` ones that are written in one call, in order within their partitions."""
+
+    #: Where the next message without a key goes. Others do not begin where we do.
+    _turn = random.randrange(1 << 16)
+
+    def __init__(self, records: Sequence[Record], plain: Sequence[Plain]) -> None:
+        self.count = len(records) + sum([len(each.bodies) for each in plain])
+        self._records = records
+        self._plain = plain
+
+    def calls(self, producer: Producer, report: Report) -> Iterator[Callable[[], bool]]:
+        """What hands these over, in order: each to be called until it says that librdkafka has taken all it gave.
+
+        Each may raise KafkaException.
+        """
+        records = self._records
+        for start in range(0, len(records), _CHUNK):
+            yield partial(_produce, producer, list(records[start : start + _CHUNK]), report)
+        for topic, partitions, bodies in self._plain:
+            for start in range(0, len(bodies), _CHUNK):
+                runs = self._divided(bodies[start : start + _CHUNK], partitions)
+                yield partial(_produce_runs, producer, topic, runs, report)
+
+    @classmethod
+    def _divided(cls, bodies: Sequence[bytes], partitions: Sequence[int]) -> list[_Run]:
+        """As many to each partition, beginning with the one whose turn it is."""
+        messages = [{"value": body} for body in bodies]
+        if not partitions:
+            return [(_ANY, messages)]
+        size = -(-len(messages) // len(partitions))
+        runs: list[_Run] = []
+        for start in range(0, len(messages), size):
+            runs.append((partitions[cls._turn % len(partitions)], messages[start : start + size]))
+            cls._turn += 1
+        return runs
+
+
+def _produce(producer: Producer, records: list[Record], report: Report) -> bool:
+    """One by one, in order. What was not taken is left in ``records``."""
+    for number, (topic, value, key, headers) in enumerate(records):
+        try:
+            producer.produce(topic, value, key, on_delivery=report, headers=headers)
+        except BufferError:
+            del records[:number]
+            return False
+    return True
+
+
+def _produce_runs(producer: Producer, topic: str, runs: list[_Run], report: Report) -> bool:
+    """At half the cost, for messages without key and headers. What was not taken is left in ``runs``."""
+    while runs:
+        partition, messages = runs[0]
+        if producer.produce_batch(topic, messages, partition=partition, on_delivery=report) < len(messages):
+            messages[:] = [message for message in messages if "_error" in message]
+            for message in messages:
+                error = message.pop("_error")
+                if error.code() != KafkaError._QUEUE_FULL:
+                    raise KafkaException(error)
+            return False
+        del runs[0]
+    return True
