@@ -113,7 +113,8 @@ def connection(url: BusURL, options: KafkaOptions) -> dict[str, Any]:
         "client.id": "taskbus",
         "log_level": 0,
         "socket.keepalive.enable": True,
-        "reconnect.backoff.ms": 100,
+        # Half of this is also the time between connecting to a first server and to the one that it names.
+        "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 5000,
         "message.max.bytes": max(options.largest, USUAL),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -48,6 +49,8 @@ _ASKERS = 4
 _FEWER = 4
 #: Seconds for which such an answer is taken to be passing.
 _SETTLING = 3.0
+#: Seconds for which a list of topics holds for who has just connected: the next takes a twentieth of one.
+_JUST = 0.5
 #: Seconds after which to look again which partitions topics have.
 _FRESH = 60.0
 Found = TypeVar("Found")
@@ -75,6 +78,8 @@ class Store:
         self._threads = ThreadPoolExecutor(4, "kafka-admin")
         self._askers: dict[str, Consumer] = {}
         self._asking = threading.Lock()
+        #: When the topics were last listed, and what they were.
+        self._listed: tuple[float, dict[str, TopicMetadata]] = -_JUST, {}
         #: Of each topic that is known to be there, the partitions that had a leader.
         self._known: dict[str, tuple[int, ...]] = {}
         self._seen = float("inf")
@@ -108,7 +113,7 @@ class Store:
         while True:
             try:
                 # In small portions: a refused password is told at once, but not by this call.
-                admin.list_topics(timeout=0.25)
+                self._listed = time.monotonic(), admin.list_topics(timeout=0.25).topics
                 return
             except KafkaException as error:
                 waited += 0.25
@@ -157,6 +162,7 @@ class Store:
     def forget(self, topic: str) -> None:
         """Look again before the next use: the topic was not there."""
         self._known.pop(topic, None)
+        self._listed = -_JUST, {}
 
     async def ensure(self, topic: str, group: str | None = None) -> tuple[int, ...]:
         """See that the topic is there, and with ``group`` its retry topic too.
@@ -189,7 +195,9 @@ class Store:
     def _make(self, names: list[str]) -> dict[str, tuple[int, ...]]:
         """Those that are missing. Returns their partitions that can be written to."""
         client = self.client()
-        there = client.list_topics(timeout=self._options.timeout).topics
+        at, there = self._listed
+        if time.monotonic() - at > _JUST:
+            there = client.list_topics(timeout=self._options.timeout).topics
         missing = [name for name in names if name not in there]
         found = {name: _writable(there[name]) for name in names if name in there}
         if not missing:
