@@ -107,9 +107,9 @@ class Bulk(Client):
             look = min(2 * look, _LATER)
 
     async def close(self) -> None:
-        """Finish what is being written and let go. Idempotent."""
+        """Finish what was asked for and let go. Idempotent."""
+        if self._pump is not None:
+            await asyncio.wait({self._pump})
         if not self._closed:
             self._closed = True
-            if self._pump is not None:
-                await asyncio.wait({self._pump})
             await asyncio.to_thread(self._stop)

@@ -139,3 +139,19 @@ def test_what_librdkafka_does_not_take(made: list[FakeProducer], monkeypatch: py
         await bulk.close()
 
     asyncio.run(run())
+
+
+def test_closing_finishes_what_was_asked_for(made: list[FakeProducer]) -> None:
+    """Also what waits for others to be confirmed."""
+
+    async def run() -> None:
+        bulk = Bulk({}, "here", 5.0)
+        first = asyncio.create_task(bulk.send(writes(), "writing"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second = asyncio.create_task(bulk.send(writes(), "writing"))
+        await asyncio.sleep(0)
+        await bulk.close()
+        await asyncio.gather(first, second)
+
+    asyncio.run(run())
