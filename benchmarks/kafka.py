@@ -44,12 +44,18 @@ def kafka_drain(url: str, folder: Path, count: int) -> tuple[Run, Run, Run]:
     return loops[0], loops[1], run
 
 
-def kafka_publish(url: str, count: int) -> tuple[float, float]:
-    """Seconds for publishing ``count`` tasks: bare, with all handed over at once; and by ``publish_many``."""
+def kafka_publish(url: str, count: int) -> tuple[float, float, float]:
+    """Seconds for publishing ``count`` tasks: bare, one by one without waiting, each with a report; bare, in batches
+    with reports of failures only; and by ``publish_many``."""
     mark = uuid.uuid4().hex[:8]
-    bare, topic = f"bench-raw-{mark}", f"bench-many-{mark}"
-    asyncio.run(_fill(url, [bare, topic], [], 0))
-    return _bare_publish(_servers(url), bare, count), asyncio.run(_publish_many(url, topic, count))
+    usual, best, topic = f"bench-raw-{mark}", f"bench-batch-{mark}", f"bench-many-{mark}"
+    asyncio.run(_fill(url, [usual, best, topic], [], 0))
+    servers = _servers(url)
+    return (
+        _bare_publish(servers, usual, count),
+        _bare_batches(servers, best, count),
+        asyncio.run(_publish_many(url, topic, count)),
+    )
 
 
 def bare_kafka_loop(servers: str, topic: str, done: str, count: int, *, records: Path | None = None) -> Run:
@@ -123,17 +129,7 @@ def _mapped(path: Path) -> mmap.mmap:
 
 
 def _bare_publish(servers: str, topic: str, count: int) -> float:
-    producer = Producer(
-        {
-            "bootstrap.servers": servers,
-            "acks": "all",
-            "enable.idempotence": True,
-            "linger.ms": 1,
-            "queue.buffering.max.messages": max(count, 1000),
-        }
-    )
-    producer.produce(topic, task_line(0))  # until the first is confirmed, an idempotent producer asks for its id
-    producer.flush()
+    producer = _bare_producer(servers, topic, count)
     confirmed = 0
 
     def report(error: KafkaError | None, _: Message) -> None:
@@ -150,6 +146,41 @@ def _bare_publish(servers: str, topic: str, count: int) -> float:
     seconds = time.perf_counter() - began
     _expect(confirmed, count)
     return seconds
+
+
+def _bare_batches(servers: str, topic: str, count: int) -> float:
+    producer = _bare_producer(servers, topic, count, only_failures=True)
+    failed: list[KafkaError | None] = []
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        failed.append(error)
+
+    bodies = [task_line(number) for number in range(count)]
+    began = time.perf_counter()
+    for start in range(0, count, _BATCH):
+        messages = [{"value": body} for body in bodies[start : start + _BATCH]]
+        _expect(producer.produce_batch(topic, messages, on_delivery=report), len(messages))
+        producer.poll(0)
+    producer.flush()
+    seconds = time.perf_counter() - began
+    _expect(len(failed) + len(producer), 0)
+    return seconds
+
+
+def _bare_producer(servers: str, topic: str, count: int, *, only_failures: bool = False) -> Producer:
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 1,
+            "queue.buffering.max.messages": max(count, 1000),
+            "delivery.report.only.error": only_failures,
+        }
+    )
+    producer.produce(topic, task_line(0))  # until the first is confirmed, an idempotent producer asks for its id
+    producer.flush()
+    return producer
 
 
 async def _publish_many(url: str, topic: str, count: int) -> float:

@@ -26,6 +26,10 @@ class Client:
         self._given = {
             "acks": "all",
             "enable.idempotence": True,
+            # With more, a message is lost where a producer writes to a partition for the first time while that is made or
+            # gets another leader: the first request is refused, the second taken, as the broker knows no sequence of this
+            # producer yet, and librdkafka reads that as a confirmation of the first.
+            "max.in.flight.requests.per.connection": 1,
             # Any more keeps a lone message for a millisecond, and many fill a request without.
             "linger.ms": 0,
             "message.timeout.ms": round(timeout * 1000),
