@@ -26,9 +26,7 @@ class Client:
         self._given = {
             "acks": "all",
             "enable.idempotence": True,
-            # With more, a message is lost where a producer writes to a partition for the first time while that is made or
-            # gets another leader: the first request is refused, the second taken, as the broker knows no sequence of this
-            # producer yet, and librdkafka reads that as a confirmation of the first.
+            # With more, librdkafka may take the second for a confirmation of the first (docs/decisions/0017).
             "max.in.flight.requests.per.connection": 1,
             # Any more keeps a lone message for a millisecond, and many fill a request without.
             "linger.ms": 0,
