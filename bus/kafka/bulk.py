@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Producer
 
 from bus.errors import BusError
-from bus.kafka.client import Client
+from bus.kafka.client import Client, Failure
 from bus.kafka.records import Writes
-from bus.kafka.trouble import mapped
 
 __all__ = ["Bulk"]
 
@@ -22,20 +21,14 @@ __all__ = ["Bulk"]
 _SOON, _LATER = 0.001, 0.02
 
 
-class _Call:
+class _Call(Failure):
     """What one caller waits for."""
 
     def __init__(self, writes: Writes, doing: str) -> None:
+        super().__init__()
         self.writes = writes
         self.doing = doing
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.error: KafkaError | None = None
-        self.topic: str | None = None
-
-    def failed(self, error: KafkaError | None, message: Message) -> None:
-        """Called by librdkafka for a message that was not written."""
-        if error is not None and self.error is None:
-            self.error, self.topic = error, message.topic()
 
     def end(self, trouble: Exception | None) -> None:
         """Tell the caller, unless it waits no more."""
@@ -84,9 +77,7 @@ class Bulk(Client):
         troubles: dict[_Call, BusError] = {}
         for call in calls:
             try:
-                await self._hand_over(producer, call.writes, call.failed, call.doing, poll=True)
-            except KafkaException as error:
-                troubles[call] = mapped(error, call.doing)
+                await self._hand_over(producer, call.writes, call.note, call.doing, poll=True)
             except BusError as error:
                 troubles[call] = error
         await self._finished(producer)

@@ -6,17 +6,30 @@ import asyncio
 import logging
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from bus.errors import BusError, ClosedError, UnconfirmedError
 from bus.kafka.records import Report, Writes
 from bus.kafka.trouble import mapped
 
-__all__ = ["Client"]
+__all__ = ["Client", "Failure"]
 
 _log = logging.getLogger("taskbus.kafka")
 #: Seconds to wait when librdkafka's queue is full.
 _FULL = 0.005
+
+
+class Failure:
+    """The first failure among the messages of one call."""
+
+    def __init__(self) -> None:
+        self.error: KafkaError | None = None
+        self.topic: str | None = None
+
+    def note(self, error: KafkaError | None, message: Message) -> None:
+        """Called by librdkafka with what became of a message."""
+        if error is not None and self.error is None:
+            self.error, self.topic = error, message.topic()
 
 
 class Client:
@@ -70,20 +83,23 @@ class Client:
         """Give these to librdkafka, and with ``poll`` fetch reports meanwhile.
 
         Raises:
-            KafkaException.
             UnconfirmedError: there was no room for them.
+            BusError: librdkafka refused one.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
-        for call in writes.calls(producer, report):
-            while not call():
-                if loop.time() > until:
-                    raise UnconfirmedError(f"{doing}: kafka at {self._where} takes no more")
-                await asyncio.sleep(_FULL)
-                producer.poll(0)
-            if poll:
-                producer.poll(0)
-            await asyncio.sleep(0)
+        try:
+            for call in writes.calls(producer, report):
+                while not call():
+                    if loop.time() > until:
+                        raise UnconfirmedError(f"{doing}: kafka at {self._where} takes no more")
+                    await asyncio.sleep(_FULL)
+                    producer.poll(0)
+                if poll:
+                    producer.poll(0)
+                await asyncio.sleep(0)
+        except KafkaException as error:
+            raise mapped(error, doing) from error
 
     def _failed(self, error: KafkaError, doing: str, topic: str | None) -> BusError:
         if error.fatal() or error.code() == KafkaError._FATAL:

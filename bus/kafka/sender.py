@@ -12,9 +12,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from bus.kafka.bulk import Bulk
-from bus.kafka.client import Client
+from bus.kafka.client import Client, Failure
 from bus.kafka.records import Plain, Record, Writes
-from bus.kafka.trouble import mapped
 
 __all__ = ["Sender"]
 
@@ -24,19 +23,17 @@ _IDLE = 1.0
 _MANY = 100
 
 
-class _Batch:
+class _Batch(Failure):
     """The reports of one call."""
 
     def __init__(self, count: int, over: Callable[[], None]) -> None:
+        super().__init__()
         self._left = itertools.count(count - 1, -1)
         self._over = over
-        self.error: KafkaError | None = None
-        self.topic: str | None = None
 
     def report(self, error: KafkaError | None, message: Message) -> None:
         """Called by librdkafka."""
-        if error is not None and self.error is None:
-            self.error, self.topic = error, message.topic()
+        self.note(error, message)
         # Atomic, as two threads may fetch reports: that which does, and an event loop that waits for room.
         if not next(self._left):
             self._over()
@@ -104,8 +101,6 @@ class Sender(Client):
         try:
             await self._hand_over(producer, writes, batch.report, doing, poll=False)
             await future
-        except KafkaException as error:
-            raise mapped(error, doing) from error
         finally:
             # The reports of what was written come although nobody waits for them any more.
             with self._busy:
