@@ -79,17 +79,22 @@ def kill_guarded_workers(folder: Path, url: str, guard: str, *, kills: int, valu
     asyncio.run(_send(url, tasks))
 
     deaths: dict[int, int] = {}
+    # So that the first kill meets a task, whatever the machine is busy with.
+    hold = folder / "hold"
+    hold.touch()
     workers = [_start(folder, url, guard) for _ in range(4)]
     try:
         for kill in range(kills):
             begun = _lines(folder)
             wait_until(lambda begun=begun: _lines(folder) > begun or _done(folder, url) >= len(tasks), 60)  # type: ignore[misc]
             time.sleep(dice.uniform(0.0, 0.1))  # any moment will do, so there is none to wait for
-            victim = workers[kill % len(workers)]
+            begun_by = _last_begun(folder)
+            victim = next((worker for worker in workers if worker.pid == begun_by), workers[kill % len(workers)])
             victim.kill()
             victim.wait(60)
             deaths[victim.pid] = time.monotonic_ns()
-            workers[kill % len(workers)] = _start(folder, url, guard)
+            hold.unlink(missing_ok=True)
+            workers[workers.index(victim)] = _start(folder, url, guard)
         wait_until(lambda: _done(folder, url) >= len(tasks), 120)
     finally:
         for worker in workers:
@@ -158,6 +163,12 @@ def _start(folder: Path, url: str, guard: str, log: str = "log") -> subprocess.P
 def _lines(folder: Path) -> int:
     ledger = folder / "ledger"
     return len(ledger.read_bytes().splitlines()) if ledger.exists() else 0
+
+
+def _last_begun(folder: Path) -> int | None:
+    """The process that began a task last."""
+    lines = (folder / "ledger").read_text().splitlines()
+    return next((int(line.split()[2]) for line in reversed(lines) if " begin " in line), None)
 
 
 def _ledger(folder: Path, deaths: dict[int, int]) -> dict[str, list[_Run]]:

@@ -90,20 +90,15 @@ def _kafka(folder: Path, stack: ExitStack) -> Served:
     # A broker tells its clients where to connect to, so those who go through the proxy need a listener of their own.
     port = free_port()
     proxy = stack.enter_context(Proxy(port))
-    direct = free_port()
     server = KafkaServer(
-        folder,
-        port=direct,
-        listeners={"PROXIED": "PLAINTEXT"},
-        properties={"advertised.listeners": f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{proxy.port}"},
-        ports={"PROXIED": port},
+        folder, listeners={"PROXIED": "PLAINTEXT"}, ports={"PROXIED": port}, told={"PROXIED": proxy.port}
     )
     server.patience = _BEGINNING
     stack.enter_context(server.running())
     options = f"?session={_SESSION:g}s&timeout=4s&handover=10s"
     return Served(
         f"kafka://127.0.0.1:{proxy.port}{options}",
-        f"kafka://127.0.0.1:{direct}{options}",
+        f"{server.url}{options}",
         f"Kafka {VERSION}, one broker",
         server,
         proxy,

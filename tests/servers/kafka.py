@@ -92,11 +92,16 @@ def _fetch() -> str:
     return ""
 
 
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
 class KafkaServer(ServerProcess):
     """One broker that is its own controller; data and ports outlast restarts.
 
     ``listeners`` are more listeners by name with their protocol, as in ``{"LOGIN": "SASL_PLAINTEXT"}``; each gets a
-    port of its own in :attr:`ports`, that of ``ports`` if given. ``properties`` are the broker's, over the defaults.
+    port of its own in :attr:`ports`, that of ``ports`` if given. Of one behind a proxy clients are told the port in
+    ``told`` instead. ``properties`` are the broker's, over the defaults.
     ``scram`` are arguments of ``--add-scram`` of Kafka's StorageTool.
     """
 
@@ -109,6 +114,7 @@ class KafkaServer(ServerProcess):
         port: int | None = None,
         listeners: Mapping[str, str] | None = None,
         ports: Mapping[str, int] | None = None,
+        told: Mapping[str, int] | None = None,
         properties: Mapping[str, str] | None = None,
         scram: Sequence[str] = (),
         node: int = 1,
@@ -125,8 +131,8 @@ class KafkaServer(ServerProcess):
         self.ports = {name: (ports or {}).get(name) or free_port() for name in listeners or {}}
         self._protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"} | dict(listeners or {})
         self._scram = scram
-        shown = {"PLAINTEXT": self.port} | self.ports
-        addresses = ",".join(f"{name}://127.0.0.1:{port}" for name, port in shown.items())
+        listening = {"PLAINTEXT": self.port} | self.ports
+        addresses = _addresses(listening)
         copies = {
             f"{name}.{key}": str(value)
             for name in ("transaction.state.log", "share.coordinator.state.topic")
@@ -139,7 +145,7 @@ class KafkaServer(ServerProcess):
             "node.id": str(node),
             "controller.quorum.voters": voters or f"{node}@127.0.0.1:{self.controller}",
             "listeners": f"{addresses},CONTROLLER://127.0.0.1:{self.controller}",
-            "advertised.listeners": addresses,
+            "advertised.listeners": _addresses(listening | dict(told or {})),
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in self._protocols.items()),
             "log.dirs": str(self.folder / "data"),
             **(properties or {}),
