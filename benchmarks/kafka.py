@@ -186,7 +186,7 @@ def _bare_producer(servers: str, topic: str, count: int, *, only_failures: bool 
 async def _publish_many(url: str, topic: str, count: int) -> float:
     messages = [bus.Message(topic, task_line(number)) for number in range(count)]
     async with bus.connect(url) as b, await b.producer() as producer:
-        await producer.publish(topic, task_line(0))
+        await producer.publish_many(messages[:_BATCH])  # as the bare client, warmed: many go by a client of their own
         began = time.perf_counter()
         await producer.publish_many(messages)
         return time.perf_counter() - began

@@ -18,7 +18,7 @@ from bus.kafka.records import Writes
 __all__ = ["Bulk"]
 
 #: Seconds between two looks whether anything is under way: from, to.
-_SOON, _LATER = 0.001, 0.02
+_SOON, _LATER = 0.001, 0.004
 
 
 class _Call(Failure):

@@ -61,22 +61,33 @@ class Writes:
         for start in range(0, len(records), _CHUNK):
             yield partial(_produce, producer, list(records[start : start + _CHUNK]), report)
         for topic, partitions, bodies in self._plain:
-            for start in range(0, len(bodies), _CHUNK):
-                runs = self._divided(bodies[start : start + _CHUNK], partitions)
+            for runs in self._portions(bodies, partitions):
                 yield partial(_produce_runs, producer, topic, runs, report)
 
     @classmethod
-    def _divided(cls, bodies: Sequence[bytes], partitions: Sequence[int]) -> list[_Run]:
-        """As many to each partition, beginning with the one whose turn it is."""
-        messages = [{"value": body} for body in bodies]
-        if not partitions:
-            return [(_ANY, messages)]
-        size = -(-len(messages) // len(partitions))
-        runs: list[_Run] = []
-        for start in range(0, len(messages), size):
-            runs.append((partitions[cls._turn % len(partitions)], messages[start : start + size]))
-            cls._turn += 1
-        return runs
+    def _portions(cls, bodies: Sequence[bytes], partitions: Sequence[int]) -> Iterator[list[_Run]]:
+        """As many to each partition, beginning with the one whose turn it is. Each is to be used before the next."""
+        size = _size(bodies, partitions)
+        portion = max(1, _CHUNK // size) * size
+        # The same ones again and again: were they made anew, Python would look for cycles among all there is to send.
+        messages: list[dict[str, Any]] = [{} for _ in bodies[:portion]]
+        for start in range(0, len(bodies), portion):
+            part = bodies[start : start + portion]
+            for message, body in zip(messages, part, strict=False):
+                message["value"] = body
+            runs: list[_Run] = []
+            for at in range(0, len(part), size):
+                partition = partitions[cls._turn % len(partitions)] if partitions else _ANY
+                runs.append((partition, messages[at : min(at + size, len(part))]))
+                cls._turn += 1
+            yield runs
+
+
+def _size(bodies: Sequence[bytes], partitions: Sequence[int]) -> int:
+    """How many go to one partition at a time: the fewer times the better, as each costs a system call."""
+    turns = len(partitions) or 1
+    rounds = -(-len(bodies) // (_CHUNK * turns))
+    return max(1, -(-len(bodies) // max(1, rounds * turns)))
 
 
 def _produce(producer: Producer, records: list[Record], report: Report) -> bool:
