@@ -14,7 +14,7 @@ __all__ = ["RefusingProxy"]
 #: Of a Produce request (the table of API keys in Kafka's protocol guide).
 _PRODUCE = 0
 #: Seconds that a refusal is kept at most for a second write to follow.
-_KEPT = 0.3
+_KEPT = 2.0
 
 
 class RefusingProxy(Proxy):
