@@ -50,7 +50,7 @@ class Writes:
     def __init__(self, records: Sequence[Record], plain: Sequence[Plain]) -> None:
         self.count = len(records) + sum([len(each.bodies) for each in plain])
         self._records = records
-        self._plain = plain
+        self._plain = [each for each in plain if each.bodies]
 
     def calls(self, producer: Producer, report: Report) -> Iterator[Callable[[], bool]]:
         """What hands these over, in order: each to be called until it says that librdkafka has taken all it gave.
@@ -67,8 +67,11 @@ class Writes:
     @classmethod
     def _portions(cls, bodies: Sequence[bytes], partitions: Sequence[int]) -> Iterator[list[_Run]]:
         """As many to each partition, beginning with the one whose turn it is. Each is to be used before the next."""
-        size = _size(bodies, partitions)
-        portion = max(1, _CHUNK // size) * size
+        partitions = partitions or (_ANY,)
+        # As many at a time as can be, for each time costs a system call.
+        rounds = -(-len(bodies) // (_CHUNK * len(partitions)))
+        size = -(-len(bodies) // (rounds * len(partitions)))
+        portion = _CHUNK // size * size
         # The same ones again and again: were they made anew, Python would look for cycles among all there is to send.
         messages: list[dict[str, Any]] = [{} for _ in bodies[:portion]]
         for start in range(0, len(bodies), portion):
@@ -77,17 +80,9 @@ class Writes:
                 message["value"] = body
             runs: list[_Run] = []
             for at in range(0, len(part), size):
-                partition = partitions[cls._turn % len(partitions)] if partitions else _ANY
-                runs.append((partition, messages[at : min(at + size, len(part))]))
+                runs.append((partitions[cls._turn % len(partitions)], messages[at : min(at + size, len(part))]))
                 cls._turn += 1
             yield runs
-
-
-def _size(bodies: Sequence[bytes], partitions: Sequence[int]) -> int:
-    """How many go to one partition at a time: the fewer times the better, as each costs a system call."""
-    turns = len(partitions) or 1
-    rounds = -(-len(bodies) // (_CHUNK * turns))
-    return max(1, -(-len(bodies) // max(1, rounds * turns)))
 
 
 def _produce(producer: Producer, records: list[Record], report: Report) -> bool:

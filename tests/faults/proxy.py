@@ -171,7 +171,7 @@ class Proxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
         weather = self._weather[direction]
         with contextlib.suppress(OSError):
-            while piece := await reader.read(_PIECE):
+            while piece := await self._read(reader, direction):
                 await weather.flowing.wait()
                 if weather.delay:
                     await asyncio.sleep(weather.delay)
@@ -180,3 +180,7 @@ class Proxy:
                 if not weather.lossy:
                     writer.write(piece)
                     await writer.drain()
+
+    async def _read(self, reader: asyncio.StreamReader, direction: Direction) -> bytes:
+        """What to forward next; nothing at the end."""
+        return await reader.read(_PIECE)

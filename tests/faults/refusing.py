@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
 
 from tests.faults.proxy import Direction, Proxy
 
@@ -37,13 +36,15 @@ class RefusingProxy(Proxy):
         self._followed.clear()
         self.refused = self.passed = 0
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
-        change = self._asked if direction is Direction.TO_SERVER else self._answered
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            async for frame in _frames(reader):
-                changed = await change(frame)
-                writer.write(struct.pack(">i", len(changed)) + changed)
-                await writer.drain()
+    async def _read(self, reader: asyncio.StreamReader, direction: Direction) -> bytes:
+        """A request or an answer, with its length before it."""
+        try:
+            (length,) = struct.unpack(">i", await reader.readexactly(4))
+            frame = await reader.readexactly(length)
+        except asyncio.IncompleteReadError:
+            return b""
+        frame = await (self._asked if direction is Direction.TO_SERVER else self._answered)(frame)
+        return struct.pack(">i", len(frame)) + frame
 
     async def _asked(self, frame: bytes) -> bytes:
         (kind,) = struct.unpack_from(">h", frame)
@@ -62,10 +63,3 @@ class RefusingProxy(Proxy):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._followed.wait(), _KEPT)
         return frame.replace(self._nowhere, self._topic)
-
-
-async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Requests or answers, each without its length."""
-    while True:
-        (length,) = struct.unpack(">i", await reader.readexactly(4))
-        yield await reader.readexactly(length)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -158,3 +161,12 @@ def test_every_logger_is_ours_to_set_up() -> None:
     ]
 
     assert wrong == []
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="on a laptop tests of a client that is not installed are skipped")
+def test_no_client_is_missing_in_ci() -> None:
+    """What tests are skipped without is there, so that none of them is left out unseen."""
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    clients = {name for text in texts for name in re.findall(r'importorskip\("([\w.]+)"', text)}
+    assert "confluent_kafka" in clients
+    assert [name for name in sorted(clients) if find_spec(name) is None] == []
